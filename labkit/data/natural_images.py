@@ -1,0 +1,82 @@
+"""Photographs that scikit-image and scikit-learn carry in their wheels.
+
+========== ======================================== ===========================================
+name       what                                     source and licence
+========== ======================================== ===========================================
+astronaut  Eileen Collins, NASA                     scikit-image; public domain
+brick      a brick wall                             scikit-image, CC0Textures; CC0
+camera     a photographer at work, L. Varshney      scikit-image; CC0
+chelsea    a cat, S. van der Walt                   scikit-image; CC0
+china      a Chinese pagoda, user danielbuechele    scikit-learn, Flickr; CC BY 2.0
+coffee     a cup of coffee, R. Michetti             scikit-image; CC0
+flower     a dahlia, user vultilion                 scikit-learn, Flickr; CC BY 2.0
+grass      a lawn, user linolafett                  scikit-image, DeviantArt; CC0
+gravel     gravel                                   scikit-image, CC0Textures; CC0
+rocket     launch of DSCOVR, SpaceX                 scikit-image; public domain
+========== ======================================== ===========================================
+"""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import numpy as np
+
+PHOTOGRAPHS = (
+    "astronaut",
+    "brick",
+    "camera",
+    "chelsea",
+    "china",
+    "coffee",
+    "flower",
+    "grass",
+    "gravel",
+    "rocket",
+)
+_FROM_SCIKIT_LEARN = ("china", "flower")
+
+
+def natural_images(names: Sequence[str] = PHOTOGRAPHS) -> list[np.ndarray]:
+    """Load photographs as luminance, offline.
+
+    Parameters
+    ----------
+    names : which ones, in which order; by default all of `PHOTOGRAPHS`
+
+    Returns
+    -------
+    A list of float32 arrays of shape (height, width), 300 to 640 pixels a side, values in [0, 1]:
+    the gamma-encoded luminance 0.2125 R + 0.7154 G + 0.0721 B of the 8-bit originals.
+
+    Raises
+    ------
+    ValueError
+        for a name that is not in `PHOTOGRAPHS`.
+    """
+    if isinstance(names, str):
+        raise ValueError(f"names takes a list, e.g. [{names!r}]")
+    for name in names:
+        if name not in PHOTOGRAPHS:
+            near = get_close_matches(str(name), PHOTOGRAPHS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"unknown photograph {name!r}: {hint}Known: {', '.join(PHOTOGRAPHS)}"
+            )
+    return [_load(name) for name in names]
+
+
+def _load(name: str) -> np.ndarray:
+    from skimage.color import rgb2gray
+
+    if name in _FROM_SCIKIT_LEARN:
+        from sklearn.datasets import load_sample_image
+
+        pixels = load_sample_image(f"{name}.jpg")
+    else:
+        import skimage.data
+
+        pixels = getattr(skimage.data, name)()
+    scaled = np.asarray(pixels, dtype=np.float32) / 255
+    grey = rgb2gray(scaled) if scaled.ndim == 3 else scaled
+    # Rounding in the weighted sum may leave [0, 1] by an ulp.
+    return np.clip(grey, 0, 1).astype(np.float32)
