@@ -1,7 +1,7 @@
 """Exercises: a stub that the reader fills in, checked against the folded solution.
 
-In a notebook an exercise is four cells: the prompt with a folded hint (markdown, ``<details>``); the
-stub, tagged ``exercise``, a function that raises `NotImplementedError`; its solution, tagged
+In a notebook an exercise is four cells: the prompt with a folded hint (markdown, ``<details>``);
+the stub, tagged ``exercise``, a function that raises `NotImplementedError`; its solution, tagged
 ``solution`` and folded, the same function under the name ``<name>_solution``; and
 
     check(<name>, <name>_solution, inputs)

@@ -59,9 +59,7 @@ def natural_images(names: Sequence[str] = PHOTOGRAPHS) -> list[np.ndarray]:
         if name not in PHOTOGRAPHS:
             near = get_close_matches(str(name), PHOTOGRAPHS, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(
-                f"unknown photograph {name!r}: {hint}Known: {', '.join(PHOTOGRAPHS)}"
-            )
+            raise ValueError(f"unknown photograph {name!r}: {hint}Known: {', '.join(PHOTOGRAPHS)}")
     return [_load(name) for name in names]
 
 

@@ -34,7 +34,7 @@ def whiten(image: np.ndarray, *, cutoff: float = 0.4) -> np.ndarray:
         raise ValueError("the image holds NaN or infinite pixels")
     if np.ptp(image) == 0:
         raise ValueError("a constant image has no spectrum to whiten")
-    # The FFT sees a torus: mirrored margins keep its seam, an edge that is no edge, out of the image.
+    # The FFT sees a torus: mirrored margins keep its seam, a false edge, out of the image.
     margin = [min(32, side - 1) for side in image.shape]
     padded = np.pad(image.astype(np.float64), [(m, m) for m in margin], mode="reflect")
     f_y = np.fft.fftfreq(padded.shape[0])[:, None]
