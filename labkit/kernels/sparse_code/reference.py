@@ -29,19 +29,21 @@ def threshold(u: Tensor, lam: float, eta: float, penalty: str) -> Tensor:
     if penalty == "soft":
         return F.softshrink(u, lam * eta)
     if penalty == "hard":
-        return torch.where(u.abs() > sqrt(2 * lam * eta), u, 0)
+        return F.hardshrink(u, sqrt(2 * lam * eta))
     if penalty == "half":
         mu = 2 * lam * eta
-        active = u.abs() > (54 ** (1 / 3) / 4) * mu ** (2 / 3)
-        v = u[active]  # the cosine is dear: take it where it counts
-        phi = torch.arccos((mu / 8) * (v.abs() / 3) ** -1.5)
-        a = torch.zeros_like(u)
+        a = F.hardshrink(u, (54 ** (1 / 3) / 4) * mu ** (2 / 3))
+        active = a.nonzero(as_tuple=True)  # the cosine is dear: take it where it counts
+        v = a[active]
+        w = v.abs() / 3
+        phi = torch.arccos((mu / 8) / (w * w.sqrt()))
         a[active] = (2 / 3) * v * (1 + torch.cos(2 * pi / 3 - (2 / 3) * phi))
         return a
     if eta >= 1:  # CEL0 is then as steep as the quadratic: its proximal map is the hard threshold
         return threshold(u, lam, eta, "hard")
-    grown = (u.abs() - sqrt(2 * lam) * eta).clamp(min=0) / (1 - eta)
-    return torch.sign(u) * torch.minimum(u.abs(), grown)
+    # sign(u) min(|u|, max(|u| - s eta, 0) / (1 - eta)), written as a sum of two soft thresholds
+    s = sqrt(2 * lam)
+    return torch.sub(F.softshrink(u, s * eta), F.softshrink(u, s), alpha=eta) / (1 - eta)
 
 
 def penalty_value(a: Tensor, lam: float, penalty: str) -> Tensor:

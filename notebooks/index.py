@@ -1,0 +1,92 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# labkit:
+#   minutes: 0.1
+# ---
+
+# %% [markdown]
+# # Labkit: start here
+#
+# Notebooks for people who work where neuroscience meets machine learning. Each one tells a story
+# about one to four papers, rebuilds their method at a size that a laptop can run, and **measures
+# what they claim**: a statement becomes a number, held against a bound or against a baseline
+# measured in the same run. Where a paper does not reproduce, the notebook says so.
+#
+# Open a notebook below and choose *Run → Run All Cells*. Nothing is downloaded.
+
+# %% [markdown]
+# ## The notebooks
+#
+# ### Sparse coding
+#
+# [**Beyond ℓ₁: how few neurons does it take to see?**](sparse_coding/01_beyond_l1.ipynb)
+#
+# ![A photograph rebuilt by two sparse codes](sparse_coding/01_beyond_l1.png)
+#
+# Four prices for an active neuron, compared on photographs at equal quality: paying for the
+# *number* of active neurons takes a third of those that paying for the *sum* of activities takes.
+# 15 minutes to read, under a minute to run.
+
+# %%
+from IPython.display import Markdown
+
+from labkit import atlas
+from labkit.headless import find_all
+from labkit.headless.evidence import survey
+
+status = {row["id"]: row["status"] for row in survey()}
+
+
+def table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
+
+
+table(
+    ["notebook", "papers", "minutes to run", "claims"],
+    [
+        [
+            f"[{notebook.title}]({notebook.name}.ipynb)",
+            ", ".join(atlas.paper(paper).title for paper in notebook.papers),
+            f"{notebook.minutes:g}",
+            ", ".join(sorted({status[paper] for paper in notebook.papers})),
+        ]
+        for notebook in find_all()
+    ],
+)
+
+# %% [markdown]
+# ## The atlas
+#
+# The suite sets out to re-implement 298 papers in 32 topics. These are the topics, and how far we
+# are; `labkit atlas --topic sparse_coding` lists the papers of one.
+
+# %%
+papers = atlas.papers().values()
+table(
+    ["topic", "papers", "done"],
+    [
+        [
+            topic.replace("_", " "),
+            sum(paper.topic == topic for paper in papers),
+            sum(paper.topic == topic and paper.notebook is not None for paper in papers),
+        ]
+        for topic in atlas.topics()
+    ],
+)
+
+# %% [markdown]
+# ## Three ways to use it
+#
+# - **Read and play** in JupyterLab: `labkit lab` opens this page, `labkit lab
+#   sparse_coding/01_beyond_l1` a notebook. Notebooks are paired with plain Python files beside
+#   them; edit either.
+# - **Learn**: every notebook ends in exercises with a hint, a check and a folded solution.
+# - **Run headless** with other parameters, and read the claims:
+#   `labkit run sparse_coding/01_beyond_l1 -p seed=1 -p patch_size=12`.
+#
+# `labkit doctor` says what your machine has and what to do about what is missing.

@@ -1,0 +1,172 @@
+"""sparse_code against definitions: proximal maps by brute force, optimality at its result."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Lasso
+
+from labkit.kernels import sparse_code
+from labkit.kernels.sparse_code import reference
+
+PENALTIES = reference.PENALTIES
+
+
+def problem(seed=0, B=20, n=24, K=60, dtype=torch.float64):
+    draw = torch.Generator().manual_seed(seed)
+    D = torch.randn(n, K, generator=draw, dtype=dtype)
+    return torch.randn(B, n, generator=draw, dtype=dtype), D / D.norm(dim=0)
+
+
+def objective(x, D, a, lam, penalty):
+    fit = 0.5 * (x - a @ D.T).square().sum(dim=1)
+    return fit + reference.penalty_value(a, lam, penalty).sum(dim=1)
+
+
+@pytest.mark.parametrize("eta", [0.05, 0.4, 0.95, 1.5])
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_threshold_is_the_proximal_map(penalty, eta):
+    lam = 0.7
+    u = torch.linspace(-4, 4, 57, dtype=torch.float64)
+    grid = torch.linspace(-5, 5, 40_001, dtype=torch.float64)  # holds 0 exactly
+    found = reference.threshold(u, lam, eta, penalty)
+
+    def cost(a):
+        price = reference.penalty_value(a, lam, penalty)
+        return 0.5 * (a - u[:, None]) ** 2 + eta * price
+
+    best = cost(grid[None, :]).min(dim=1).values
+    mine = cost(found[:, None])[:, 0]
+    assert (mine - best).max() < 1e-12  # a grid can only be worse
+    assert torch.equal(found, -reference.threshold(-u, lam, eta, penalty))
+
+
+def test_l1_meets_the_kkt_conditions():
+    x, D = problem()
+    lam = 0.3
+    a = sparse_code(x, D, lam, tol=1e-12, max_iter=20_000)
+    correlation = (x - a @ D.T) @ D
+    active = a != 0
+    assert active.any() and (~active).any()
+    assert (correlation[active] - lam * a[active].sign()).abs().max() < 1e-5
+    assert correlation[~active].abs().max() <= lam + 1e-5
+
+
+@pytest.mark.parametrize("penalty", ["hard", "half", "cel0"])
+def test_other_penalties_rest_at_a_fixed_point(penalty):
+    x, D = problem()
+    a = sparse_code(x, D, 0.1, penalty=penalty, tol=1e-10, max_iter=20_000)
+    eta = reference.step_size(D)
+    step = reference.threshold(a + eta * (x - a @ D.T) @ D, 0.1, eta, penalty) - a
+    assert (a != 0).any()
+    assert step.abs().max() / eta < 1e-8
+
+
+def test_default_tolerance_bounds_the_duality_gap():
+    x, D = problem(B=50)
+    for lam in (0.02, 0.2, 1.0):
+        a = sparse_code(x, D, lam)
+        gap = reference.duality_gap(x, D, a, lam)
+        assert gap.max() <= 1e-4 and gap.min() > -1e-9
+
+
+def test_duality_gap_bounds_the_distance_to_the_minimum():
+    x, D = problem()
+    best = objective(x, D, sparse_code(x, D, 0.2, tol=1e-13, max_iter=50_000), 0.2, "soft")
+    for steps in (1, 5, 30):
+        a = sparse_code(x, D, 0.2, tol=0, max_iter=steps)
+        excess = (objective(x, D, a, 0.2, "soft") - best) / (0.5 * x.square().sum(dim=1))
+        assert (reference.duality_gap(x, D, a, 0.2) >= excess - 1e-10).all()
+        assert excess.max() > 0
+
+
+def test_l1_agrees_with_scikit_learn():
+    x, D = problem(B=3)
+    lam = 0.25
+    # Lasso divides the squared error by 2 n, so its alpha is lam / n.
+    lasso = Lasso(alpha=lam / x.shape[1], fit_intercept=False, tol=1e-12, max_iter=100_000)
+    theirs = np.stack([lasso.fit(D.numpy(), row.numpy()).coef_ for row in x])
+    mine = sparse_code(x, D, lam, tol=1e-13, max_iter=50_000)
+    np.testing.assert_allclose(mine.numpy(), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_proximal_gradient_descends(penalty):
+    x, D = problem()
+    costs = [
+        objective(
+            x, D, sparse_code(x, D, 0.2, penalty=penalty, tol=0, max_iter=k, accelerate=False),
+            0.2, penalty,
+        )
+        for k in range(0, 60, 5)
+    ]  # fmt: skip
+    for before, after in pairwise(costs):
+        assert (after <= before + 1e-12).all()
+    assert (costs[-1] < costs[0]).all()
+
+
+def test_orthonormal_dictionary_is_solved_by_one_threshold():
+    x, _ = problem(n=24)
+    Q = torch.linalg.qr(torch.randn(24, 24, dtype=torch.float64, generator=torch.manual_seed(1)))[0]
+    expected = torch.sign(x @ Q) * ((x @ Q).abs() - 0.3).clamp(min=0)
+    torch.testing.assert_close(sparse_code(x, Q, 0.3, tol=1e-14), expected)
+    hard = (x @ Q) * ((x @ Q).abs() > 0.6**0.5)
+    torch.testing.assert_close(sparse_code(x, Q, 0.3, penalty="hard"), hard)
+
+
+def test_lambda_above_its_maximum_gives_zero_codes():
+    x, D = problem()
+    assert not sparse_code(x, D, float((x @ D).abs().max()) * 1.001).any()
+
+
+def test_warm_start_is_kept_and_not_changed():
+    x, D = problem()
+    a = sparse_code(x, D, 0.2, tol=1e-12, max_iter=20_000)
+    start = a.clone()
+    again = sparse_code(x, D, 0.2, init=start, max_iter=10, tol=0)
+    assert torch.equal(start, a)
+    torch.testing.assert_close(again, a, atol=1e-6, rtol=0)
+
+
+def test_edge_shapes_and_layouts():
+    x, D = problem(dtype=torch.float32)
+    assert sparse_code(x[:0], D, 0.1).shape == (0, 60)
+    assert sparse_code(x[:1], D[:, :1] / D[:, :1].norm(), 0.1).shape == (1, 1)
+    assert not sparse_code(torch.zeros_like(x), D, 0.1).any()
+    strided = torch.stack([x, x], dim=2)[..., 0]
+    assert not strided.is_contiguous()
+    assert torch.equal(sparse_code(strided, D, 0.1), sparse_code(x, D, 0.1))
+    with_zero_atom = torch.cat([D, torch.zeros_like(D[:, :1])], dim=1)
+    assert not sparse_code(x, with_zero_atom, 0.1)[:, -1].any()
+
+
+def test_a_missing_back_end_falls_back_and_says_so_once():
+    x, D = problem()
+    with pytest.warns(UserWarning, match="reference"):
+        told = sparse_code(x, D, 0.1, backend="gpu")
+    assert torch.equal(told, sparse_code(x, D, 0.1, backend="reference"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lam": 0.0}, "lam"),
+        ({"lam": -1.0}, "lam"),
+        ({"lam": float("nan")}, "lam"),
+        ({"penalty": "l1"}, "soft, hard, half, cel0"),
+        ({"backend": "cuda"}, "reference, cpu, gpu"),
+        ({"x": torch.ones(2, 5, dtype=torch.float64)}, r"\(2, 5\)"),
+        ({"x": torch.full((2, 24), torch.nan, dtype=torch.float64)}, "NaN"),
+        ({"x": torch.ones(2, 24)}, "dtype"),
+        ({"x": torch.ones(2, 24, dtype=torch.int64)}, "float32 or float64"),
+        ({"dictionary": torch.zeros(24, 60, dtype=torch.float64)}, "zero"),
+        ({"dictionary": 2 * problem()[1], "penalty": "cel0"}, "unit-norm"),
+        ({"init": torch.zeros(3, 3, dtype=torch.float64)}, "init"),
+        ({"tol": -1.0}, "tol"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    x, D = problem()
+    with pytest.raises(ValueError, match=message):
+        sparse_code(**{"x": x, "dictionary": D, "lam": 0.1} | change)
