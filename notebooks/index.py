@@ -4,8 +4,8 @@
 #     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
-# labkit:
-#   minutes: 0.1
+#   labkit:
+#     minutes: 0.1
 # ---
 
 # %% [markdown]

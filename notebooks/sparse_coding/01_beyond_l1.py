@@ -4,8 +4,8 @@
 #     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
-# labkit:
-#   minutes: 1
+#   labkit:
+#     minutes: 1
 # ---
 
 # %% [markdown]
@@ -882,7 +882,7 @@ check(lca_step, lca_step_solution, a_circuit)
 # - **The gap in quality is smaller.** For the budget at which CEL0 leaves 15 %, soft leaves about
 #   two and a half times as much; the paper reports a factor of five, at its own sparsity.
 # - **Most of the gap is shrinkage, not choice.** Debiased ℓ₁, which a cortex could have by reading
-#   out its active cells with a second, linear step, needs only about a fifth more units than CEL0.
+#   out its active cells with a second, linear step, needs only about a quarter more than CEL0.
 #   "V1 is closer to ℓ₀ than to ℓ₁" is therefore a statement about activities as much as about
 #   which cells are active.
 # - **Hard thresholding from zero has no one number.** With other photographs held out its share of

@@ -29,7 +29,7 @@ def test_photographs_are_luminance_in_unit_range():
     assert len(images) == len(PHOTOGRAPHS) == 10
     for image in images:
         assert image.dtype == np.float32 and image.ndim == 2 and min(image.shape) >= 300
-        assert 0 <= image.min() and image.max() <= 1 and image.std() > 0.05
+        assert image.min() >= 0 and image.max() <= 1 and image.std() > 0.05
     assert max(image.max() for image in images) == 1  # the 8-bit originals reach 255
     assert len({image.tobytes() for image in images}) == 10
 
