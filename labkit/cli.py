@@ -1,0 +1,341 @@
+"""The `labkit` command: it reads arguments and prints; all work is done elsewhere."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from labkit import __version__, atlas, headless
+from labkit.headless import evidence, parameters
+from labkit.headless.usage import UsageError, nearest
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Runnable notebooks between neuroscience and machine learning, every claim measured.",
+    epilog="Example: labkit run sparse_coding/01_beyond_l1 -p seed=3",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def main() -> None:
+    """Entry of the console command; what the user did wrong is one line on standard error."""
+    try:
+        app()
+    except (UsageError, atlas.NoNotebooksError) as error:
+        _say(f"labkit: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:  # before a kernel was there to stop
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"labkit {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+# ------------------------------------------------------------------ list, atlas
+
+
+@app.command("list", epilog="Example: labkit list --json")
+def list_(as_json: Json = False) -> None:
+    """List every notebook with its papers, run time and parameters."""
+    found = headless.find_all()
+    if as_json:
+        _print_json([notebook.summary() for notebook in found])
+        return
+    rows = [
+        (
+            notebook.name,
+            f"{notebook.title}\n{', '.join(notebook.papers)}",
+            "" if notebook.minutes is None else f"{notebook.minutes:g} min",
+            "\n".join(f"{p.name}: {p.type} = {p.default!r}" for p in notebook.parameters),
+        )
+        for notebook in found
+    ]
+    _print_table("Notebooks", ("name", "title and papers", "time", "parameters"), rows)
+
+
+@app.command("atlas", epilog="Example: labkit atlas --topic sparse_coding")
+def atlas_(
+    topic: Annotated[str | None, typer.Option(help="Only the papers of this topic.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the papers of the atlas: which have a notebook, and whether their claims hold."""
+    topics = atlas.topics()
+    if topic is not None and topic not in topics:
+        hint = nearest(topic, topics) or f"known are {', '.join(topics)}"
+        raise UsageError(f"unknown topic {topic!r}: {hint}")
+    papers = evidence.survey()
+    chosen = [paper for paper in papers if topic in (None, paper["topic"])]
+    if as_json:
+        _print_json(chosen)
+        return
+    if topic is None:
+        count = [
+            (name, [paper["status"] != "planned" for paper in papers if paper["topic"] == name])
+            for name in topics
+        ]
+        counts = [(name, str(len(done)), str(sum(done) or "")) for name, done in count]
+        _print_table(f"{len(papers)} papers", ("topic", "papers", "with a notebook"), counts)
+        chosen = [paper for paper in papers if paper["status"] != "planned"]
+    rows = [(p["id"], p["title"], p["notebook"] or "", p["status"]) for p in chosen]
+    _print_table(topic or "With a notebook", ("id", "title", "notebook", "claims"), rows)
+
+
+# ------------------------------------------------------------------ run
+
+
+@app.command("run", epilog="Example: labkit run sparse_coding/01_beyond_l1 -p seed=3 --out runs")
+def run_(
+    name: Annotated[str, typer.Argument(help="A name from `labkit list`, or an .ipynb file.")],
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="K=V", help="Set a parameter; repeatable."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the executed notebook.")] = Path("runs"),
+    timeout: Annotated[
+        int | None, typer.Option(min=1, help="Seconds that one cell may take.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Execute one notebook and print its claims.
+
+    The executed notebook replaces that of an earlier run, whatever its status.
+
+    Exit code: 0 all claims hold, 1 one fails or the notebook errs, 2 wrong use,
+    130 interrupted.
+    """
+    given = parameters.from_text(headless.find(name).parameters, pairs or [])
+    with _stop_signals() as stop, _progress(not as_json) as on_cell:
+        try:
+            result = headless.run(
+                name, given, out=out, on_cell=on_cell, timeout=timeout, stop=stop.asked
+            )
+        except KeyboardInterrupt:
+            raise typer.Exit(stop.exit_code) from None
+    if as_json:
+        _print_json(result.as_dict())
+    else:
+        _print_result(result)
+    if result.status == "interrupted":
+        raise typer.Exit(stop.exit_code)
+    raise typer.Exit(0 if result.status == "ok" else 1)
+
+
+class _Stop:
+    """Remembers the signal that asked a run to stop."""
+
+    def __init__(self) -> None:
+        self.asked = Event()
+        self.exit_code = 130
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if not self.asked.is_set():
+            self.exit_code = 128 + number
+            _say("stopping the kernel; what ran is kept")
+            self.asked.set()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """Turn SIGINT and SIGTERM into a request to stop.
+
+    An exception raised from the handler would surface anywhere, also within the very clean-up that
+    takes the kernel down.
+    """
+    stop = _Stop()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            # Once stopped this process is about to end: impatient signals change nothing.
+            signal.signal(number, signal.SIG_IGN if stop.asked.is_set() else handler)
+
+
+@contextmanager
+def _progress(wanted: bool) -> Iterator[Callable[[int, int, str], None] | None]:
+    """A progress bar on standard error that names the cell in work; none without a terminal."""
+    if not (wanted and sys.stderr.isatty()):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("cell {task.completed:.0f} of {task.total:.0f}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting the kernel", total=1, completed=0)
+
+        def on_cell(number: int, total: int, label: str) -> None:
+            progress.update(task, completed=number, total=total, description=label[:60])
+
+        yield on_cell
+
+
+def _print_result(result: headless.RunResult) -> None:
+    if result.claims:
+        rows = [
+            (
+                "holds" if claim.holds else "DOES NOT HOLD",
+                f"{claim.statement}\n{claim.paper}",
+                f"{claim.value:.4g} {claim.unit}".strip(),
+                claim.bound,
+            )
+            for claim in result.claims
+        ]
+        _print_table(result.notebook, ("claim", "statement and paper", "measured", "claimed"), rows)
+    if result.metrics:
+        metrics = [(name, f"{value:.6g}") for name, value in result.metrics.items()]
+        _print_table("Metrics", ("metric", "value"), metrics)
+    # Whole lines, which a narrow table would have wrapped: they are what one searches a log for.
+    for claim in result.claims:
+        if not claim.holds:
+            _say(f"{claim.paper}: {claim}")
+    for paper in result.missing:
+        _say(f"{paper}: no claim of this paper ran")
+    if result.error is not None:
+        _say_error(result.error)
+    held = sum(claim.holds for claim in result.claims)
+    print(f"{held} of {len(result.claims)} claims hold; {result.status} in {result.seconds:.1f} s")
+    print(f"open it with: jupyter lab {shlex.quote(str(result.output))}")
+
+
+def _say_error(error: evidence.Failure) -> None:
+    lines = "\n".join(error.traceback).splitlines()
+    if lines:
+        _say("\n".join(lines[-12:]))
+    _say(f"{error.where} raised {error.name}: {error.message}")
+
+
+# ------------------------------------------------------------------ lab, doctor, build
+
+
+@app.command(
+    "lab",
+    epilog="Example: labkit lab sparse_coding/01_beyond_l1 --no-browser --port 8890",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def lab_(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A name from `labkit list`.")] = "index",
+    folder: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Open a copy in this folder; files you have there are kept."),
+    ] = None,
+) -> None:
+    """Open JupyterLab at the start page or at one notebook.
+
+    A checkout is opened in place, an installed copy is copied to ./labkit-notebooks.
+
+    Other options, such as --no-browser, --port and --ip, go to JupyterLab.
+    """
+    from labkit import lab
+
+    extra = context.args
+    if name.startswith("-"):  # `labkit lab --no-browser`: the first word was no name
+        name, extra = "index", [name, *extra]
+    if name != "index":
+        name = headless.find(name).name
+    root, done = lab.folder(folder)
+    if done:
+        _say(done)
+    command = lab.command(root, name, extra)
+    if os.name == "nt":  # there exec leaves the console to two processes
+        raise typer.Exit(subprocess.call(command))
+    os.execv(command[0], command)
+
+
+@app.command("doctor", epilog="Example: labkit doctor")
+def doctor_(as_json: Json = False) -> None:
+    """Show what this machine has, and what to do about what is missing."""
+    from labkit import doctor
+
+    findings = doctor.measure()
+    if as_json:
+        _print_json([asdict(finding) for finding in findings])
+    else:
+        marks = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING"}
+        rows = [(marks.get((f.ok, f.required), "-"), f.what, f.found, f.remedy) for f in findings]
+        _print_table("This machine", ("", "what", "found", "what to do"), rows)
+    raise typer.Exit(any(f.required and not f.ok for f in findings))
+
+
+@app.command("build", epilog="Example: labkit build sparse_coding/01_beyond_l1")
+def build_(
+    names: Annotated[list[str] | None, typer.Argument(help="Notebooks; all if none.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only see that each .py and .ipynb agree.")
+    ] = False,
+) -> None:
+    """For authors: execute each .py and store it as .ipynb with its outputs."""
+    from labkit.headless import build
+
+    failed = False
+    for source in build.sources(names or []):
+        try:
+            complaints = build.pair_differences(source) if check else []
+            done = "agrees" if check else f"stored {build.build(source)}"
+        except build.BuildError as error:
+            complaints, done = [str(error)], ""
+        for complaint in complaints:
+            _say(f"{source.name}: {complaint}" if check else complaint)
+        failed = failed or bool(complaints)
+        if not complaints:
+            print(f"{source.name}: {done}")
+    raise typer.Exit(failed)
+
+
+# ------------------------------------------------------------------ printing
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _print_table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows as a table; those of several lines get a rule between them.
+
+    However narrow the terminal, nothing is cut off, and the first column, which is what one copies,
+    stays on one line.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    ruled = any("\n" in text for row in rows for text in row)
+    table = Table(title=title, title_justify="left", show_lines=ruled)
+    widest = max((len(row[0]) for row in rows), default=0)
+    table.add_column(headings[0], min_width=widest, no_wrap=True)
+    for heading in headings[1:]:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text: the type list[int] is no markup
+    Console().print(table)

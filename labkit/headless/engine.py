@@ -1,0 +1,223 @@
+"""A papermill engine: this interpreter's kernel, word of the cell in work, no kernel left behind.
+
+Import it only when a notebook is about to run: papermill takes about two seconds to load.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import nbformat
+import papermill
+import zmq
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
+from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, CellTimeoutError, DeadKernelError
+from nbclient.output_widget import OutputWidget
+from nbformat import NotebookNode
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+from papermill.exceptions import PapermillExecutionError
+from papermill.log import logger
+
+from labkit.headless.evidence import first_line
+from labkit.headless.notebooks import tags_of
+
+KERNEL = "python3"
+STDERR = 2  # of this process
+TIMEOUT = "CellTimeoutError"
+STOPPED = ("KeyboardInterrupt", "the run was stopped here")
+DIED = ("DeadKernelError", "the kernel died: out of memory, os._exit or a crash in native code")
+PATIENCE = 5  # seconds for an interrupted cell to end before its kernel is killed
+
+# Called as each cell starts: its number from 1, the number of cells, and a few words of it.
+OnCell = Callable[[int, int, str], None]
+
+
+@dataclass
+class Session:
+    """One run: what the engine needs beyond papermill's arguments, and what it leaves behind."""
+
+    folder: Path
+    on_cell: OnCell | None
+    timeout: int | None
+    stop: Event
+    notebook: NotebookNode | None = None
+    cell: NotebookNode | None = None  # the code cell in work
+    interrupted: bool = False
+
+
+def execute(
+    notebook: NotebookNode, parameters: dict[str, Any], session: Session, name: str
+) -> NotebookNode:
+    """Execute a notebook; return it with its outputs, also where it stopped at an error.
+
+    An error, a dead kernel, a cell over its time and an interrupt alike stay in the notebook as an
+    error output of the cell in work; `session.interrupted` tells the last one apart.
+    """
+    # An executed notebook may be run again: its earlier injection must not outlive this run.
+    notebook.metadata.pop("papermill", None)
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in tags_of(cell)]
+    # The error stands in the outputs, and papermill has put its markers: nothing to raise again.
+    with suppress(PapermillExecutionError):
+        papermill.execute_notebook(
+            notebook,
+            None,  # papermill would write the whole file twice per cell, and not atomically
+            parameters,
+            engine_name="labkit",
+            kernel_name=KERNEL,
+            language="python",
+            progress_bar=False,
+            session=session,
+        )
+    executed = session.notebook
+    assert executed is not None, "papermill did not call the engine"
+    executed.metadata.papermill.update(input_path=f"{name}.ipynb", output_path=f"{name}.ipynb")
+    return executed
+
+
+@contextmanager
+def this_interpreter_kernel() -> Iterator[AsyncKernelManager]:
+    """A kernel manager for the Python that runs this, whatever other `python3` a user registered.
+
+    On leaving, the kernel is gone, also if it was interrupted while it started.
+    """
+    # Without folders to search, the one specification left is ipykernel's own: sys.executable.
+    specs = KernelSpecManager(kernel_dirs=[])
+    manager = AsyncKernelManager(kernel_name=KERNEL, kernel_spec_manager=specs)
+    # Other users of a shared machine can listen on its TCP ports; older clients cannot encrypt.
+    if hasattr(manager, "transport_encryption") and zmq.has("curve"):
+        manager.transport_encryption = "auto"
+    try:
+        yield manager
+    finally:
+        if manager.has_kernel:
+            run_sync(manager.shutdown_kernel)(now=True)
+
+
+class _Output(OutputWidget):
+    """Records what `interact` shows, without sending it back to the kernel.
+
+    The kernel has it already. And that message, sent over the socket on which the client awaits the
+    end of the cell, sometimes swallows the wake-up of that wait: one run in ten hung for ever.
+    """
+
+    def sync_state(self) -> None:
+        pass
+
+
+def record_widgets(client: NotebookClient) -> None:
+    """Let a client keep what widgets show, in the notebook's metadata."""
+    client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": _Output}}
+
+
+class _Ended(Exception):
+    """The run ends at a cell, though not by the cell's own error; the reason is recorded there."""
+
+
+class _Client(PapermillNotebookClient):
+    """Stops when asked, and leaves in the cell in work the reason why the run ended there."""
+
+    def __init__(self, nb_man: NotebookExecutionManager, session: Session, **options: Any) -> None:
+        super().__init__(nb_man, **options)
+        record_widgets(self)
+        self.session = session
+
+    def execute_cell(self, cell: NotebookNode, cell_index: int) -> NotebookNode:
+        if cell.cell_type != "code":
+            return super().execute_cell(cell, cell_index)
+        stop = self.session.stop
+        if stop.is_set():
+            raise _ended(cell, *STOPPED)
+        self.session.cell = cell
+        try:
+            return run_sync(self._execute_cell)(cell, cell_index)
+        except (CellControlSignal, DeadKernelError) as error:
+            if stop.is_set():
+                raise _ended(cell, *STOPPED) from None
+            if isinstance(error, DeadKernelError):
+                raise _ended(cell, *DIED) from None
+            if isinstance(error, CellTimeoutError) or getattr(error, "ename", "") == TIMEOUT:
+                raise _ended(cell, TIMEOUT, f"the cell took over {self.timeout} s") from None
+            raise
+
+    async def _execute_cell(self, cell: NotebookNode, cell_index: int) -> NotebookNode:
+        watch = asyncio.ensure_future(self._interrupt_when_asked())
+        try:
+            return await self.async_execute_cell(cell, cell_index)
+        finally:
+            watch.cancel()
+
+    async def _interrupt_when_asked(self) -> None:
+        """Once asked to stop, interrupt the kernel, and kill it if it does not heed that.
+
+        The cell then ends as a cell does: with what it printed, and where it was.
+        """
+        while not self.session.stop.is_set():
+            await asyncio.sleep(0.1)
+        for _ in range(PATIENCE):
+            await self.km.interrupt_kernel()
+            await asyncio.sleep(1)
+        await self.km.shutdown_kernel(now=True)
+
+
+class _Engine(NBClientEngine):
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: NotebookExecutionManager,
+        kernel_name: str,
+        *,
+        session: Session,
+        **_: Any,
+    ) -> None:
+        session.notebook = nb_man.nb
+
+        def announce(cell: NotebookNode, cell_index: int) -> None:
+            if session.on_cell is not None:
+                session.on_cell(cell_index + 1, len(nb_man.nb.cells), first_line(cell.source))
+
+        with this_interpreter_kernel() as kernel:
+            client = _Client(
+                nb_man,
+                session,
+                km=kernel,
+                log=logger,
+                timeout=session.timeout,
+                interrupt_on_timeout=True,
+                error_on_timeout={"ename": TIMEOUT, "evalue": "", "traceback": []},
+                # The kernel's folder, not chdir: several runs may share this process.
+                resources={"metadata": {"path": str(session.folder)}},
+                on_cell_start=announce,
+            )
+            try:
+                # What a kernel prints past its own capture must not mix with a JSON document.
+                client.execute(cleanup_kc=True, stdout=STDERR)
+            except _Ended:
+                session.interrupted = session.stop.is_set()
+            except RuntimeError as error:  # no kernel came up, or it died after the last cell
+                code = [cell for cell in nb_man.nb.cells if cell.cell_type == "code"]
+                for cell in [session.cell] if session.cell else code[:1]:
+                    _ended(cell, "RuntimeError", first_line(str(error)))
+
+
+def _ended(cell: NotebookNode, name: str, message: str) -> _Ended:
+    """Put a reason into a cell as an error output; papermill then treats it as any failed cell.
+
+    The kernel may have told where it was when it was stopped: that traceback is kept.
+    """
+    told = [output for output in cell.outputs if output.output_type == "error"]
+    traceback = told[-1].traceback if told else []
+    reason = nbformat.v4.new_output("error", ename=name, evalue=message, traceback=traceback)
+    cell.outputs = [output for output in cell.outputs if output.output_type != "error"] + [reason]
+    cell.metadata.papermill.update(status=NotebookExecutionManager.FAILED, exception=True)
+    return _Ended(message)
+
+
+papermill_engines.register("labkit", _Engine)

@@ -1,0 +1,124 @@
+"""Find the notebooks, and read from each file what a reader wants to know before running it.
+
+The files are read as JSON: nbformat takes half a second to import, `labkit list` far less.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit import atlas
+from labkit.headless.parameters import Parameter, declared
+from labkit.headless.usage import UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook as a reader chooses it; `minutes` is None where the author states none."""
+
+    name: str
+    path: Path
+    title: str
+    papers: list[str]
+    minutes: float | None
+    parameters: list[Parameter]
+
+    def summary(self) -> dict[str, Any]:
+        """What `labkit list --json` says of it."""
+        return {key: value for key, value in asdict(self).items() if key != "path"}
+
+
+def find_all() -> list[Notebook]:
+    """Every notebook ``<topic>/<nn>_<story>``, by name.
+
+    Raises
+    ------
+    UsageError
+        for a file that is no notebook or breaks the conventions of the parameters cell.
+    """
+    return [_describe(name, path) for name, path in _paths().items()]
+
+
+def find(name: str) -> Notebook:
+    """The notebook of that name, or at that path where the name ends in ``.ipynb``.
+
+    Raises
+    ------
+    UsageError
+        for an unknown name, with the nearest ones, and as `find_all`.
+    """
+    paths = _paths()
+    if name in paths:
+        return _describe(name, paths[name])
+    path = Path(name)
+    if path.suffix == ".ipynb" and path.is_file():
+        return _describe(path.stem, path.absolute())
+    hint = nearest(name.removesuffix(".ipynb"), paths) or "`labkit list` names them all"
+    raise UsageError(f"unknown notebook {name!r}: {hint}")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a notebook file as JSON.
+
+    Raises
+    ------
+    UsageError
+        if it is no notebook of format 4.
+    """
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as a notebook: {error}") from None
+    if not isinstance(notebook, dict) or notebook.get("nbformat") != 4 or "cells" not in notebook:
+        raise UsageError(f"{path} is no notebook of format 4")
+    return notebook
+
+
+def source_of(cell: dict[str, Any]) -> str:
+    """A cell's source; files hold it as one string or as a list of lines."""
+    return "".join(cell["source"])
+
+
+def tags_of(cell: dict[str, Any]) -> list[str]:
+    """A cell's tags."""
+    return cell["metadata"].get("tags", [])
+
+
+def _paths() -> dict[str, Path]:
+    folder = atlas.notebooks_dir()
+    # Topic folders only: JupyterLab leaves copies in .ipynb_checkpoints at any level.
+    found = [p for p in folder.glob("*/[0-9][0-9]_*.ipynb") if not p.parent.name.startswith(".")]
+    return {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(found)}
+
+
+def _describe(name: str, path: Path) -> Notebook:
+    notebook = load(path)
+    try:
+        parameters = _parameters(notebook)
+    except UsageError as error:
+        raise UsageError(f"{path}, parameters cell: {error}") from None
+    return Notebook(
+        name=name,
+        path=path,
+        title=next(_headings(notebook), name),
+        papers=[paper.id for paper in atlas.papers().values() if paper.notebook == name],
+        minutes=notebook["metadata"].get("labkit", {}).get("minutes"),
+        parameters=parameters,
+    )
+
+
+def _headings(notebook: dict[str, Any]) -> Iterator[str]:
+    """First-level headings of the first markdown cell: the first one is the title."""
+    markdown = [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    for line in source_of(markdown[0]).splitlines() if markdown else []:
+        if line.startswith("# "):
+            yield line[2:].strip()
+
+
+def _parameters(notebook: dict[str, Any]) -> list[Parameter]:
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code" and "parameters" in tags_of(cell):
+            return declared(source_of(cell))  # papermill, too, heeds only the first such cell
+    return []

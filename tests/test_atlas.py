@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from labkit import atlas
+
+
+def test_all_papers_are_there_once_and_flagships_come_first():
+    assert len(atlas.papers()) == 298
+    assert len(atlas.topics()) == 32
+    assert {"sparse_coding", "delays", "unlearning", "diffusion"} == set(atlas.topics()[:4])
+    first = atlas.paper("beyond-l1-sparse-coding-v1")
+    assert (first.topic, first.notebook) == ("sparse_coding", "sparse_coding/01_beyond_l1")
+
+
+def test_an_unknown_paper_brings_the_nearest():
+    with pytest.raises(ValueError, match="did you mean beyond-l1-sparse-coding-v1"):
+        atlas.paper("beyond-l1-sparse-coding-v2")
+    with pytest.raises(ValueError, match="`labkit atlas` lists"):
+        atlas.paper("?")
+
+
+def test_a_folder_of_ones_own_takes_its_place(tmp_path, monkeypatch):
+    (tmp_path / "atlas.yaml").write_text("papers:\n- {id: a, title: A, topic: t, notebook: null}\n")
+    monkeypatch.setenv("LABKIT_NOTEBOOKS", str(tmp_path))
+    assert atlas.notebooks_dir() == tmp_path
+    assert list(atlas.papers()) == ["a"] and atlas.topics() == ["t"]
+    monkeypatch.delenv("LABKIT_NOTEBOOKS")
+    assert len(atlas.papers()) == 298
+
+
+def test_a_folder_without_an_atlas_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_NOTEBOOKS", str(tmp_path))
+    with pytest.raises(atlas.NoNotebooksError, match=f"{tmp_path}.*LABKIT_NOTEBOOKS"):
+        atlas.notebooks_dir()
+
+
+def test_an_installed_copy_comes_before_a_checkout(tmp_path, monkeypatch):
+    (tmp_path / "atlas.yaml").write_text("papers: []")
+    assert atlas.notebooks_dir() == Path(atlas.__file__).parents[1] / "notebooks"
+    monkeypatch.setattr(atlas, "installed_notebooks", lambda: tmp_path)
+    assert atlas.notebooks_dir() == tmp_path
