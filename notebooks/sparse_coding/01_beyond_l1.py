@@ -346,7 +346,7 @@ for name in THRESHOLDS:
 
 
 # %%
-l1_optima = {lam: sparse_code(X_test, Phi, float(lam), penalty="soft") for lam in LAMBDAS[3:]}
+l1_optima = {lam: sparse_code(X_test, Phi, float(lam), penalty="soft") for lam in LAMBDAS[4:]}
 
 
 def debiased(lam):
@@ -366,8 +366,8 @@ def hard_from_soft(lam):
 
 
 controls = {
-    "ℓ₁, solved to its minimum": frontier(X_test, Phi, l1_optima.get, LAMBDAS[3:]),
-    "ℓ₁, debiased": frontier(X_test, Phi, debiased, LAMBDAS[3:]),
+    "ℓ₁, solved to its minimum": frontier(X_test, Phi, l1_optima.get, LAMBDAS[4:]),
+    "ℓ₁, debiased": frontier(X_test, Phi, debiased, LAMBDAS[4:]),
     "hard, started at soft": frontier(X_test, Phi, hard_from_soft),
 }
 control_units = {name: at_residual(curve, curve[:, 0]) for name, curve in controls.items()}
@@ -535,7 +535,7 @@ def encode(D, name):
     return lambda lam: code(X_test, D, lam, name)
 
 
-AROUND = np.geomspace(1 / 4, 4, 7)  # the sweep is centred on each penalty's own lambda
+AROUND = np.geomspace(1 / 3, 3, 5)  # the sweep is centred on each penalty's own lambda
 own_curves = {
     (name, rung): frontier(X_test, D, encode(D, name), lam_at_target[name] * AROUND)
     for (name, rung), D in tqdm(own.items(), desc="measuring frontiers", leave=False)
