@@ -127,6 +127,7 @@ def from_source(source: Path) -> Any:
     notebook.nbformat, notebook.nbformat_minor = 4, 5  # the first with cell ids
     for number, cell in enumerate(notebook.cells):
         cell.id = f"c{number:02d}"
+        cell.metadata.pop("lines_to_next_cell", None)  # jupytext's note on the layout of the .py
     return notebook
 
 
@@ -178,9 +179,12 @@ def _unproven(notebook: Any, source: Path) -> Iterator[str]:
 
 
 def _drop_large_widgets(notebook: Any) -> None:
+    """Keep the controls of a large figure but not the figure: it is drawn when the reader runs."""
     state = notebook.metadata.get("widgets", {}).get(evidence.WIDGET_STATE)
     if state is not None and len(str(state)) > WIDGET_LIMIT:
-        del notebook.metadata["widgets"]
+        for model in state["state"].values():
+            if model["model_name"] == "OutputModel":
+                model["state"]["outputs"] = []
 
 
 def _drop_progress_bars(notebook: Any) -> None:
