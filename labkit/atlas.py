@@ -84,6 +84,11 @@ def paper(paper_id: str) -> Paper:
     return known[paper_id]
 
 
+def papers_of(notebook: str) -> list[str]:
+    """Ids of the papers that a notebook re-implements."""
+    return [entry.id for entry in papers().values() if entry.notebook == notebook]
+
+
 def topics() -> list[str]:
     """Topics in the order of the atlas."""
     return list(dict.fromkeys(entry.topic for entry in papers().values()))

@@ -173,8 +173,7 @@ def _unproven(notebook: Any, source: Path) -> Iterator[str]:
         if not claim.holds:
             yield str(claim)
     name = source.relative_to(atlas.notebooks_dir()).with_suffix("").as_posix()
-    papers = [paper.id for paper in atlas.papers().values() if paper.notebook == name]
-    for paper in evidence.missing(papers, made):
+    for paper in evidence.missing(atlas.papers_of(name), made):
         yield f"no claim of paper {paper}"
 
 

@@ -103,7 +103,7 @@ def _describe(name: str, path: Path) -> Notebook:
         name=name,
         path=path,
         title=next(_headings(notebook), name),
-        papers=[paper.id for paper in atlas.papers().values() if paper.notebook == name],
+        papers=atlas.papers_of(name),
         minutes=notebook["metadata"].get("labkit", {}).get("minutes"),
         parameters=parameters,
     )

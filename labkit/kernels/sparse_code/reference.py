@@ -92,12 +92,12 @@ def fista(
 
 
 def _gradient_step(x: Tensor, D: Tensor, Dt: Tensor, a: Tensor, eta: float) -> Tensor:
-    """A + eta (x - a D^T) D, each matrix product fused with the sum it goes into."""
+    """The gradient step a + eta (x - a D^T) D, each product fused with the sum it goes into."""
     return torch.addmm(a, torch.addmm(x, a, Dt, alpha=-1), D, alpha=eta)
 
 
 def step_size(D: Tensor) -> float:
-    """Eta = 1 / ||D||_2^2, the longest step for which plain proximal gradient surely descends."""
+    """The longest step for which proximal gradient surely descends, eta = 1 / ||D||_2^2."""
     gram = D @ D.T if D.shape[0] <= D.shape[1] else D.T @ D  # the smaller one, same eigenvalues
     return 1 / float(torch.linalg.eigvalsh(gram)[-1])
 
