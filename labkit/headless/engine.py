@@ -5,6 +5,8 @@ Import it only when a notebook is about to run: papermill takes about two second
 
 import asyncio
 import os
+import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Any
 
 import nbformat
 import papermill
+import psutil
 import zmq
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
@@ -31,6 +34,9 @@ from labkit.headless.evidence import first_line
 from labkit.headless.notebooks import tags_of
 
 KERNEL = "python3"
+# As a script: not every notebook needs labkit. -P: this folder must not shadow installed packages.
+SCRIPT = Path(__file__).with_name("jupyter_kernel.py")
+COMMAND = [sys.executable, "-P", str(SCRIPT), "-f", "{connection_file}"]
 STDERR = 2  # of this process
 TIMEOUT = "CellTimeoutError"
 STOPPED = ("KeyboardInterrupt", "the run was stopped here")
@@ -52,6 +58,7 @@ class Session:
     notebook: NotebookNode | None = None
     cell: NotebookNode | None = None  # the code cell in work
     interrupted: bool = False
+    peak_memory: int | None = None  # of the kernel, bytes
 
 
 def execute(
@@ -91,9 +98,10 @@ def this_interpreter_kernel() -> Iterator[AsyncKernelManager]:
     """
     # Threads that spin while they wait make torch ten times slower as soon as a core is taken.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Without folders to search, the one specification left is ipykernel's own: sys.executable.
+    # Without folders to search, the one specification left is ipykernel's own.
     specs = KernelSpecManager(kernel_dirs=[])
     manager = AsyncKernelManager(kernel_name=KERNEL, kernel_spec_manager=specs)
+    manager.kernel_spec.argv = COMMAND
     # Other users of a shared machine can listen on its TCP ports; older clients cannot encrypt.
     if hasattr(manager, "transport_encryption") and zmq.has("curve"):
         manager.transport_encryption = "auto"
@@ -102,6 +110,16 @@ def this_interpreter_kernel() -> Iterator[AsyncKernelManager]:
     finally:
         if manager.has_kernel:
             run_sync(manager.shutdown_kernel)(now=True)
+
+
+def peak_memory(process: psutil.Process) -> int:
+    """The largest resident memory of a process so far, in bytes; now, where no system tells."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()  # Linux
+        return int(re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024
+    except (OSError, TypeError):
+        memory = process.memory_info()
+        return getattr(memory, "peak_wset", memory.rss)  # Windows, others
 
 
 class _Output(OutputWidget):
@@ -132,9 +150,21 @@ class _Client(PapermillNotebookClient):
         record_widgets(self)
         self.session = session
 
+    def papermill_execute_cells(self) -> None:
+        try:
+            super().papermill_execute_cells()
+        finally:
+            self._note_memory()
+
+    def _note_memory(self) -> None:
+        pid = self.km.provisioner.pid
+        with suppress(psutil.Error):  # it died: what was noted before stays
+            self.session.peak_memory = peak_memory(psutil.Process(pid))
+
     def execute_cell(self, cell: NotebookNode, cell_index: int) -> NotebookNode:
         if cell.cell_type != "code":
             return super().execute_cell(cell, cell_index)
+        self._note_memory()  # at each cell, for a kernel that dies tells nothing any more
         stop = self.session.stop
         if stop.is_set():
             raise _ended(cell, *STOPPED)
@@ -201,13 +231,31 @@ class _Engine(NBClientEngine):
             )
             try:
                 # What a kernel prints past its own capture must not mix with a JSON document.
-                client.execute(cleanup_kc=True, stdout=STDERR)
+                client.execute(cleanup_kc=False, stdout=STDERR)
             except _Ended:
                 session.interrupted = session.stop.is_set()
             except RuntimeError as error:  # no kernel came up, or it died after the last cell
                 code = [cell for cell in nb_man.nb.cells if cell.cell_type == "code"]
                 for cell in [session.cell] if session.cell else code[:1]:
                     _ended(cell, "RuntimeError", first_line(str(error)))
+            finally:
+                run_sync(_let_go)(client)
+
+
+async def _let_go(client: NotebookClient) -> None:
+    """Ask the kernel to end, so that its exit handlers run; whoever made it kills it if need be.
+
+    Not by the client's own clean-up: that interrupts the kernel first, which now and then swallows
+    the request and costs three seconds.
+    """
+    if client.kc is None:
+        return
+    client.kc.shutdown()
+    for _ in range(100 * PATIENCE):
+        if not await client.km.is_alive():
+            break
+        await asyncio.sleep(0.01)
+    client.kc.stop_channels()
 
 
 def _ended(cell: NotebookNode, name: str, message: str) -> _Ended:

@@ -1,7 +1,7 @@
 """Run one notebook: check what is asked, execute it, keep its outputs, read its claims."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -32,6 +32,7 @@ class RunResult:
     metrics: dict[str, float]
     missing: list[str]
     error: Failure | None
+    peak_memory_mb: float | None  # the kernel's largest resident memory
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data; `error` is left out where there is none."""
@@ -39,6 +40,14 @@ class RunResult:
         if self.error is None:
             del data["error"]
         return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "RunResult":
+        """What `as_dict` made."""
+        plain = {field.name: data.get(field.name) for field in fields(cls)}
+        error = plain["error"] and Failure(**plain["error"])
+        claims = [Claim(**claim) for claim in data["claims"]]
+        return cls(**plain | {"output": Path(data["output"]), "claims": claims, "error": error})
 
 
 def run(
@@ -84,7 +93,29 @@ def run(
     notebook = find(name)
     values = parameters.check(notebook.parameters, given or {})
     output = _prepare(notebook, Path(out))
+    content = notebook.path.read_text(encoding="utf-8")
+    executed, result = execute(
+        notebook, content, values, output, on_cell=on_cell, timeout=timeout, stop=stop
+    )
+    write_atomic(output, executed)
+    return result
 
+
+def execute(
+    notebook: Notebook,
+    content: str,
+    values: Mapping[str, Any],
+    output: Path,
+    *,
+    on_cell: Callable[[int, int, str], None] | None = None,
+    timeout: int | None = None,
+    stop: Event | None = None,
+) -> tuple[str, RunResult]:
+    """Execute the content of a notebook with checked values: the executed notebook and its result.
+
+    It writes no file; `output` is where the caller is going to keep the notebook. The other
+    arguments are those of `run`, and so is the KeyboardInterrupt.
+    """
     import nbformat  # slow to import: not before the checks
 
     from labkit.headless import engine
@@ -93,8 +124,8 @@ def run(
     if session.stop.is_set():
         raise KeyboardInterrupt
     started = monotonic()
-    source = nbformat.read(notebook.path, as_version=4)
-    executed = engine.execute(source, values, session, notebook.name)
+    source = nbformat.reads(content, as_version=4)
+    executed = engine.execute(source, dict(values), session, notebook.name)
     if session.interrupted and session.cell is None:
         raise KeyboardInterrupt
     seconds = round(monotonic() - started, 3)
@@ -102,9 +133,10 @@ def run(
     made = evidence.claims(executed)
     missing = evidence.missing(notebook.papers, made)
     error = evidence.failure(executed)
+    peak = session.peak_memory
     result = RunResult(
         notebook=notebook.name,
-        parameters={p.name: p.default for p in notebook.parameters} | values,
+        parameters=notebook.defaults | values,
         status=_status(session.interrupted, error, made, missing),
         seconds=seconds,
         output=output,
@@ -112,11 +144,11 @@ def run(
         metrics=evidence.metrics(executed),
         missing=missing,
         error=error,
+        peak_memory_mb=None if peak is None else round(peak / 1e6, 1),
     )
     told = {key: result.as_dict()[key] for key in ("notebook", "parameters", "status", "seconds")}
     executed.metadata.setdefault("labkit", {})["run"] = told
-    write_atomic(output, nbformat.writes(executed) + "\n")
-    return result
+    return nbformat.writes(executed) + "\n", result
 
 
 def _status(interrupted: bool, error: Failure | None, made: list[Claim], missing: list[str]) -> str:

@@ -25,6 +25,11 @@ class Notebook:
     minutes: float | None
     parameters: list[Parameter]
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Every declared parameter with its default."""
+        return {parameter.name: parameter.default for parameter in self.parameters}
+
     def summary(self) -> dict[str, Any]:
         """What `labkit list --json` says of it."""
         return {key: value for key, value in asdict(self).items() if key != "path"}

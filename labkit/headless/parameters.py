@@ -108,14 +108,24 @@ def from_text(known: Iterable[Parameter], pairs: Iterable[str]) -> dict[str, Any
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise UsageError(f"-p {pair!r} is no pair; write -p NAME=VALUE; {_accepted(by_name)}")
-        parameter = _known(by_name, name)
         if name in values:
             raise UsageError(f"parameter {name} is given twice; give it once")
-        try:
-            values[name] = _read(_type(parameter.type), text)
-        except ValueError as error:
-            raise _refusal(parameter, text, error) from None
+        values[name] = read(known_by(by_name, name), text)
     return values
+
+
+def read(parameter: Parameter, text: str) -> Any:
+    """Convert one text to a value of the declared type.
+
+    Raises
+    ------
+    UsageError
+        if it is none.
+    """
+    try:
+        return _read(_type(parameter.type), text)
+    except ValueError as error:
+        raise refusal(parameter, text, str(error)) from None
 
 
 def check(known: Iterable[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,15 +139,16 @@ def check(known: Iterable[Parameter], given: Mapping[str, Any]) -> dict[str, Any
     by_name = {parameter.name: parameter for parameter in known}
     values = {}
     for name, value in given.items():
-        parameter = _known(by_name, name)
+        parameter = known_by(by_name, name)
         try:
             values[name] = _fit(_type(parameter.type), value)
         except ValueError as error:
-            raise _refusal(parameter, repr(value), error) from None
+            raise refusal(parameter, repr(value), str(error)) from None
     return values
 
 
-def _known(by_name: Mapping[str, Parameter], name: str) -> Parameter:
+def known_by(by_name: Mapping[str, Parameter], name: str) -> Parameter:
+    """The parameter of that name, or a UsageError that names the nearest."""
     if name in by_name:
         return by_name[name]
     hint = nearest(name, by_name)
@@ -151,7 +162,8 @@ def _accepted(by_name: Mapping[str, Parameter]) -> str:
     return f"accepted are {', '.join(listed)}"
 
 
-def _refusal(parameter: Parameter, shown: str, reason: ValueError) -> UsageError:
+def refusal(parameter: Parameter, shown: str, reason: str) -> UsageError:
+    """What to raise for a value that a parameter does not take."""
     return UsageError(
         f"parameter {parameter.name}={shown} is refused: {reason}; it is declared as "
         f"{parameter.name}: {parameter.type} = {parameter.default!r}"

@@ -1,0 +1,288 @@
+"""The engine of a sweep: Dask distributed, with processes of this machine or a running cluster.
+
+A worker executes a notebook and returns it; it writes nothing. Whoever started the sweep writes
+the results, so that no shared file system is needed and every file has one writer.
+"""
+
+import json
+import logging
+import os
+import signal
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Event, Thread
+from time import monotonic
+from types import ModuleType
+from uuid import uuid4
+
+from labkit.headless.evidence import Failure
+from labkit.headless.execute import RunResult, execute
+from labkit.headless.notebooks import load
+from labkit.headless.runs import Run, labkit_identity
+from labkit.headless.usage import UsageError
+
+EXTRA = "pip install 'labkit-notebooks[sweep]'"
+PATIENCE = 2.5  # seconds for a scheduler to answer at the start
+LOST = 30  # seconds without a scheduler until a sweep gives up
+NOTEBOOK_MEMORY = 2 * 2**30  # bytes of this machine that a local worker should find
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+# What a worker returns: the executed notebook and its result.
+Executed = tuple[str | None, RunResult]
+
+
+class ClusterError(RuntimeError):
+    """The cluster is gone or cannot be had; what is finished is kept."""
+
+
+# ------------------------------------------------------------------ on the side of the sweep
+
+
+def require() -> ModuleType:
+    """Dask distributed, or a UsageError that says how to install it."""
+    if find_spec("distributed") is None:
+        raise UsageError(f"a sweep runs on Dask, which is not installed: {EXTRA}")
+    import distributed
+
+    return distributed
+
+
+def default_workers(runs: int) -> int:
+    """One worker a core, but not more than runs, nor than this machine's memory holds."""
+    require()
+    from dask.system import CPU_COUNT  # these two heed the limits of a container
+    from distributed.system import MEMORY_LIMIT
+
+    return max(1, min(runs, CPU_COUNT, MEMORY_LIMIT // NOTEBOOK_MEMORY))
+
+
+@contextmanager
+def local(workers: int) -> Iterator["distributed.Client"]:  # noqa: F821
+    """A cluster of single-threaded processes on this machine; they share its cores fairly."""
+    distributed = require()
+    import dask
+
+    share = max(1, dask.system.CPU_COUNT // workers)
+    environ = {name: os.environ.get(name, share) for name in THREADS}
+    with (
+        # Not nanny.environ: libraries read these when they are loaded.
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environ}),
+        distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=None,  # the memory goes to the kernels, which Dask does not see
+            dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
+            silence_logs=logging.CRITICAL,  # a lost worker is dealt with here
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        client.register_plugin(_deaf_to_interrupts(distributed))
+        yield client
+
+
+def _deaf_to_interrupts(distributed: ModuleType) -> "distributed.WorkerPlugin":  # noqa: F821
+    """Ctrl-C reaches every process of a terminal; the sweep alone answers it."""
+
+    class Deaf(distributed.WorkerPlugin):
+        def setup(self, worker: "distributed.Worker") -> None:  # noqa: F821
+            # Not SIG_IGN, which kernels would inherit: they are interrupted with this signal.
+            signal.signal(signal.SIGINT, lambda number, frame: None)
+
+    return Deaf()
+
+
+@contextmanager
+def running(address: str) -> Iterator["distributed.Client"]:  # noqa: F821
+    """A client of a cluster that runs already.
+
+    Raises
+    ------
+    UsageError
+        if no scheduler answers there, or its workers have another labkit.
+    """
+    distributed = require()
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(distributed.Client(address, timeout=PATIENCE))
+            identities = client.run(labkit_identity)
+        except (OSError, ValueError, TimeoutError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(
+                f"--scheduler {address}: no Dask scheduler answers there ({reason}); "
+                "expected an address such as tcp://127.0.0.1:8786"
+            ) from None
+        except ImportError as error:
+            raise UsageError(
+                f"--scheduler {address}: its workers lack labkit ({error}); install there what is "
+                "installed here"
+            ) from None
+        for worker, identity in identities.items():
+            if identity != labkit_identity():
+                raise UsageError(_other_labkit(worker, identity, labkit_identity()))
+        yield client
+
+
+def _other_labkit(worker: str, theirs: str, ours: str) -> str:
+    return f"worker {worker} has labkit {theirs}, this sweep {ours}: install the same on both"
+
+
+def outcomes(
+    client: "distributed.Client",  # noqa: F821
+    runs: Sequence[Run],
+    *,
+    timeout: int | None,
+    retries: int,
+) -> Iterator[tuple[Run, Executed] | None]:
+    """Execute runs; yield each as it ends, and None at least once a second.
+
+    Closing the iterator stops what still runs.
+
+    Raises
+    ------
+    ClusterError
+        if the scheduler is gone.
+    """
+    ended: Queue = Queue()
+    sweep = uuid4().hex[:12]
+    pending = {}
+    for number, notebook in enumerate({run.notebook.name: run.notebook for run in runs}.values()):
+        # A task, not scattered data, which would be lost for good with the worker that holds it.
+        content = client.submit(str, _bare(notebook.path), key=f"notebook-{sweep}-{number}")
+        chosen = [run for run in runs if run.notebook.name == notebook.name]
+        # Tuples make one group of these tasks: Dask then queues them on the scheduler, and a worker
+        # that dies takes no queue along.
+        futures = client.map(
+            _execute,
+            chosen,
+            key=[(f"run-{sweep}-{number}", i) for i in range(len(chosen))],
+            content=content,
+            timeout=timeout,
+            retries_=retries,
+            identity=labkit_identity(),
+        )
+        pending |= dict(zip(futures, chosen, strict=True))
+    for future in pending:
+        future.add_done_callback(ended.put)
+    seen = monotonic()
+    try:
+        while pending:
+            try:
+                future = ended.get(timeout=0.5)
+            except Empty:
+                seen = monotonic() if client.status == "running" else seen
+                if monotonic() - seen > LOST:
+                    raise ClusterError("the Dask scheduler is gone") from None
+                yield None
+                continue
+            if future.status in ("cancelled", "lost"):
+                raise ClusterError("the Dask scheduler is gone")
+            run = pending.pop(future)
+            yield run, _outcome(run, future)
+    finally:
+        if client.status == "running":
+            client.cancel(list(pending))
+
+
+def _bare(path: Path) -> str:
+    """A notebook without its outputs, as text: a few kilobytes instead of megabytes."""
+    notebook = load(path)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell.update(outputs=[], execution_count=None)
+    notebook["metadata"].pop("widgets", None)
+    return json.dumps(notebook)
+
+
+def _outcome(run: Run, future: "distributed.Future") -> Executed:  # noqa: F821
+    if future.status == "finished":
+        return future.result()
+    return None, _failed(run, future.exception())
+
+
+def _failed(run: Run, error: BaseException) -> RunResult:
+    """A run of which no notebook came back."""
+    from distributed.scheduler import KilledWorker
+
+    message = str(error)
+    if isinstance(error, KilledWorker):
+        message = (
+            f"{error.allowed_failures + 1} workers died while they ran it: killed, or out of memory"
+        )
+    told = traceback.format_exception(error) if not isinstance(error, KilledWorker) else []
+    return RunResult(
+        notebook=run.notebook.name,
+        parameters=run.parameters,
+        status="error",
+        seconds=0.0,
+        output=run.output,
+        claims=[],
+        metrics={},
+        missing=run.notebook.papers,
+        error=Failure(None, "a worker", type(error).__name__, message, told),
+        peak_memory_mb=None,
+    )
+
+
+# ------------------------------------------------------------------ on the side of a worker
+
+
+def _execute(
+    run: Run, content: str, timeout: int | None, retries_: int, identity: str
+) -> Executed | None:
+    """One run, tried again if it errs; None if nobody wants it any more."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    if identity != labkit_identity():
+        raise RuntimeError(_other_labkit(worker.address, labkit_identity(), identity))
+    with ExitStack() as stack:
+        stop = stack.enter_context(_stop_if_unwanted(worker, worker.get_current_task()))
+        notebook = run.notebook
+        if not notebook.path.parent.is_dir():  # another machine
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            notebook = replace(notebook, path=Path(folder) / notebook.path.name)
+        for _ in range(retries_ + 1):
+            try:
+                executed, result = execute(
+                    notebook, content, run.parameters, run.output, timeout=timeout, stop=stop
+                )
+            except KeyboardInterrupt:
+                return None
+            if result.status != "error":
+                break
+        return executed, result
+
+
+@contextmanager
+def _stop_if_unwanted(worker: "distributed.Worker", key: object) -> Iterator[Event]:  # noqa: F821
+    """An event that is set when the task in work is cancelled, or when its worker closes.
+
+    Dask does not end a task that runs, also not if the client died: its kernel would live on.
+    """
+    from distributed import Status
+
+    stop, ended = Event(), Event()
+
+    def watch() -> None:
+        while not ended.wait(0.5):
+            tasks: Mapping = worker.state.tasks
+            closing = worker.status in (Status.closing, Status.closed, Status.failed)
+            if closing or key not in tasks or tasks[key].state == "cancelled":
+                stop.set()
+                return
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield stop
+    finally:
+        ended.set()
+        watcher.join()

@@ -1,0 +1,108 @@
+"""Runs of a sweep as folders: what names one, what it holds, whether it is finished.
+
+    <out>/runs/<id>/<notebook>.ipynb     the executed notebook
+    <out>/runs/<id>/result.json          its parameters, claims, metrics, status: written last
+
+The id is a hash of what the result depends on: the notebook, every parameter, labkit itself.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import labkit
+from labkit.headless.execute import RunResult
+from labkit.headless.files import write_atomic
+from labkit.headless.grid import Row
+from labkit.headless.notebooks import Notebook, load, source_of, tags_of
+
+FINISHED = ("ok", "claims-failed")  # run to the end; anything else is run again
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook with one value for each of its parameters, and the folder it is kept in."""
+
+    notebook: Notebook = field(hash=False)
+    parameters: dict[str, Any] = field(hash=False)
+    folder: Path  # tells all the rest, by its name
+
+    @property
+    def id(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
+    @property
+    def output(self) -> Path:
+        """The executed notebook."""
+        return self.folder / f"{Path(self.notebook.name).name}.ipynb"
+
+    @property
+    def record(self) -> Path:
+        """The file whose presence says that the run came to an end."""
+        return self.folder / "result.json"
+
+    def __str__(self) -> str:
+        changed = {k: v for k, v in self.parameters.items() if v != self.notebook.defaults[k]}
+        words = " ".join(f"{name}={value}" for name, value in changed.items())
+        return f"{self.notebook.name} {words or 'with its defaults'}"
+
+
+def plan(notebook: Notebook, rows: Iterable[Row], out: Path) -> list[Run]:
+    """The runs of a notebook, in the order of the rows; rows that mean the same run count once."""
+    content = digest(notebook)
+    runs = {}
+    for row in rows:
+        values = notebook.defaults | row
+        known_by = [content, values, labkit_identity()]
+        name = hashlib.sha256(json.dumps(known_by, sort_keys=True).encode()).hexdigest()[:16]
+        runs[name] = Run(notebook, values, out / "runs" / name)
+    return list(runs.values())
+
+
+def digest(notebook: Notebook) -> str:
+    """A hash of a notebook's name and cells, not of their outputs."""
+    cells = [
+        (cell["cell_type"], source_of(cell), sorted(tags_of(cell)))
+        for cell in load(notebook.path)["cells"]
+    ]
+    return hashlib.sha256(json.dumps([notebook.name, cells]).encode()).hexdigest()
+
+
+@cache
+def labkit_identity() -> str:
+    """The version of labkit with a hash of its source: a checkout changes, its version does not."""
+    package = Path(labkit.__file__).parent
+    source = hashlib.sha256()
+    # An installed copy carries the notebooks within the package; those are hashed on their own.
+    files = (p.relative_to(package) for p in package.rglob("*.py"))
+    for path in sorted(path for path in files if path.parts[0] != "notebooks"):
+        source.update(f"{path.as_posix()}\0".encode() + (package / path).read_bytes() + b"\0")
+    return f"{labkit.__version__}+{source.hexdigest()[:16]}"
+
+
+def stored(run: Run) -> RunResult | None:
+    """The result of a run that came to an end here, whatever its status."""
+    try:
+        data = json.loads(run.record.read_text(encoding="utf-8"))
+        return replace(RunResult.from_dict(data), output=run.output)  # the folder may have moved
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError):  # a crash of the machine can empty a renamed file
+        return None
+
+
+def store(run: Run, executed: str | None, result: RunResult) -> None:
+    """Keep a run: its notebook if there is one, then the record that makes it count."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.record.unlink(missing_ok=True)  # of an earlier try: it must not vouch for the new notebook
+    for left in run.folder.glob(".*.part"):  # of a sweep that was killed while it wrote
+        left.unlink()
+    if executed is not None:
+        write_atomic(run.output, executed)
+    record = result.as_dict() | {"labkit": labkit_identity()}
+    write_atomic(run.record, json.dumps(record, indent=2) + "\n")

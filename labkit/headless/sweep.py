@@ -1,0 +1,208 @@
+"""Many runs, on many workers, resumable: plan, lock, execute what is missing, collect.
+
+    from labkit.headless import sweep
+    runs = sweep.plan(headless.find("sparse_coding/01_beyond_l1"), [{"seed": 0}, {"seed": 1}], out)
+    results = sweep.sweep(runs, workers=2)
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from threading import Event
+from time import monotonic
+
+from labkit.headless import cluster, tables
+from labkit.headless.execute import RunResult
+from labkit.headless.runs import FINISHED, Run, plan, store, stored
+from labkit.headless.usage import UsageError
+
+__all__ = ["Progress", "Results", "SweepError", "plan", "sweep"]
+
+TABLE_SECONDS = 30  # between two writings of the tables while a sweep runs
+
+# Every run of a sweep with its result; None where there is none yet.
+Results = Mapping[Run, RunResult | None]
+
+
+class SweepError(RuntimeError):
+    """A sweep could not go on; what is finished is kept, and the same command continues."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a sweep stands. `done` counts the finished runs, earlier ones too, `failed` the rest."""
+
+    total: int
+    done: int
+    failed: int
+    running: int
+    seconds_left: float | None
+    dashboard: str | None
+
+
+def sweep(
+    runs: Sequence[Run],
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    timeout: int | None = None,
+    retries: int = 1,
+    stop: Event | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_end: Callable[[Run, RunResult], None] = lambda run, result: None,
+    on_wait: Callable[[Path], None] = lambda folder: None,
+) -> Results:
+    """Execute the runs that are not finished, keep each as it ends, and write the tables.
+
+    Parameters
+    ----------
+    runs :
+        of one or more notebooks, from `plan`
+    workers :
+        processes on this machine; one a core if None
+    scheduler :
+        address of a running Dask scheduler to use instead
+    timeout :
+        seconds that one cell may take; None for no limit
+    retries :
+        how often a run that errs is tried again; one whose claims fail is not
+    stop :
+        set it to end the sweep early; what is finished is kept
+    on_progress, on_end, on_wait :
+        called about twice a second, for each run that ends, and when another sweep works in the
+        same folder, which is waited for
+
+    Raises
+    ------
+    UsageError
+        before anything is written: Dask is missing, no scheduler answers, a folder cannot be
+        written to.
+    SweepError
+        if results cannot be written, or the cluster is gone.
+    KeyboardInterrupt
+        if it was stopped while it waited for another sweep.
+    """
+    stop = stop or Event()
+    folders = {run.folder.parents[1] for run in runs}
+    cluster.require()
+    for folder in folders:
+        _refuse_unwritable(folder)
+    with ExitStack() as stack:
+        client = scheduler and stack.enter_context(cluster.running(scheduler))
+        for folder in sorted(folders):  # in one order, or two sweeps could wait for each other
+            stack.enter_context(_locked(folder, stop, on_wait))
+        results = {run: stored(run) for run in runs}
+        missing = [run for run in runs if not _finished(results[run])]
+        if missing and not stop.is_set():
+            workers = workers or cluster.default_workers(len(missing))
+            try:
+                client = client or stack.enter_context(cluster.local(min(workers, len(missing))))
+                outcomes = cluster.outcomes(client, missing, timeout=timeout, retries=retries)
+                _keep(outcomes, results, client, stop, on_progress, on_end)
+            except (cluster.ClusterError, OSError) as error:
+                raise SweepError(str(error)) from error
+        _write_tables(results)
+    return results
+
+
+def _finished(result: RunResult | None) -> bool:
+    return result is not None and result.status in FINISHED
+
+
+def _keep(
+    outcomes: Iterator,
+    results: dict[Run, RunResult | None],
+    client: "distributed.Client",  # noqa: F821
+    stop: Event,
+    on_progress: Callable[[Progress], None],
+    on_end: Callable[[Run, RunResult], None],
+) -> None:
+    """Store what the cluster delivers, until it is all there or the sweep is stopped."""
+    started = written = monotonic()
+    todo = {run for run, result in results.items() if not _finished(result)}
+    total = len(todo)
+    failed = 0
+    with closing(outcomes):
+        for outcome in outcomes:
+            if stop.is_set():
+                return
+            if outcome is not None:
+                run, (executed, result) = outcome
+                store(run, executed, result)
+                results[run] = result
+                todo.discard(run)
+                failed += not _finished(result)
+                on_end(run, result)
+                if monotonic() - written > TABLE_SECONDS:
+                    _write_tables(results)
+                    written = monotonic()
+            ended = total - len(todo)
+            on_progress(
+                Progress(
+                    total=len(results),
+                    done=len(results) - len(todo) - failed,
+                    failed=failed,
+                    running=min(len(todo), sum(client.nthreads().values())),
+                    seconds_left=(monotonic() - started) / ended * len(todo) if ended else None,
+                    dashboard=client.dashboard_link,
+                )
+            )
+
+
+def _write_tables(results: Results) -> None:
+    """`results.csv` and `claims.csv` of each folder that the runs belong to."""
+    for folder in {run.folder.parents[1] for run in results}:
+        mine = {run: result for run, result in results.items() if run.folder.parents[1] == folder}
+        try:
+            tables.write(mine, folder)
+        except OSError as error:
+            raise SweepError(f"{folder / 'results.csv'} cannot be written: {error}") from error
+
+
+def seconds_each(results: Results) -> float | None:
+    """How long a run takes: as the finished ones did, else as the author of the notebook states."""
+    measured = [result.seconds for result in results.values() if _finished(result)]
+    stated = [60 * run.notebook.minutes for run in results if run.notebook.minutes is not None]
+    return median(measured or stated) if measured or stated else None
+
+
+# ------------------------------------------------------------------ the folder
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Raise a UsageError for a folder that cannot be made or written to; write nothing."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UsageError(f"--out {folder}: {existing} is no folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {folder} cannot be written to: no permission in {existing}")
+
+
+@contextmanager
+def _locked(folder: Path, stop: Event, on_wait: Callable[[Path], None]) -> Iterator[None]:
+    """Hold a folder for one sweep; another one waits. A killed one frees it, as it holds no file."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+    except OSError as error:
+        raise UsageError(f"--out {folder} cannot be written to: {error.strerror}") from None
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_wait(folder)
+    except OSError as error:
+        raise UsageError(f"--out {folder} cannot be locked: {error.strerror}") from None
+    while not lock.is_locked:
+        if stop.wait(0.2):
+            raise KeyboardInterrupt
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+    try:
+        yield
+    finally:
+        lock.release()
