@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -19,6 +19,7 @@ from queue import Empty, Queue
 from threading import Event, Thread
 from time import monotonic
 from types import ModuleType
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from labkit.headless.evidence import Failure
@@ -26,6 +27,9 @@ from labkit.headless.execute import RunResult, execute
 from labkit.headless.notebooks import load
 from labkit.headless.runs import Run, labkit_identity
 from labkit.headless.usage import UsageError
+
+if TYPE_CHECKING:  # slow to import, and an extra
+    import distributed
 
 EXTRA = "pip install 'labkit-notebooks[sweep]'"
 PATIENCE = 2.5  # seconds for a scheduler to answer at the start
@@ -63,12 +67,13 @@ def default_workers(runs: int) -> int:
 
 
 @contextmanager
-def local(workers: int) -> Iterator["distributed.Client"]:  # noqa: F821
+def local(workers: int) -> Iterator["distributed.Client"]:
     """A cluster of single-threaded processes on this machine; they share its cores fairly."""
     distributed = require()
-    import dask
+    import dask.config
+    from dask.system import CPU_COUNT
 
-    share = max(1, dask.system.CPU_COUNT // workers)
+    share = max(1, CPU_COUNT // workers)
     environ = {name: os.environ.get(name, share) for name in THREADS}
     with (
         # Not nanny.environ: libraries read these when they are loaded.
@@ -83,15 +88,16 @@ def local(workers: int) -> Iterator["distributed.Client"]:  # noqa: F821
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        client.register_plugin(_deaf_to_interrupts(distributed))
+        client.register_plugin(_deaf_to_interrupts())
         yield client
 
 
-def _deaf_to_interrupts(distributed: ModuleType) -> "distributed.WorkerPlugin":  # noqa: F821
+def _deaf_to_interrupts() -> "distributed.WorkerPlugin":
     """Ctrl-C reaches every process of a terminal; the sweep alone answers it."""
+    from distributed import Worker, WorkerPlugin
 
-    class Deaf(distributed.WorkerPlugin):
-        def setup(self, worker: "distributed.Worker") -> None:  # noqa: F821
+    class Deaf(WorkerPlugin):
+        def setup(self, worker: Worker) -> None:
             # Not SIG_IGN, which kernels would inherit: they are interrupted with this signal.
             signal.signal(signal.SIGINT, lambda number, frame: None)
 
@@ -99,7 +105,7 @@ def _deaf_to_interrupts(distributed: ModuleType) -> "distributed.WorkerPlugin": 
 
 
 @contextmanager
-def running(address: str) -> Iterator["distributed.Client"]:  # noqa: F821
+def running(address: str) -> Iterator["distributed.Client"]:
     """A client of a cluster that runs already.
 
     Raises
@@ -135,12 +141,12 @@ def _other_labkit(worker: str, theirs: str, ours: str) -> str:
 
 
 def outcomes(
-    client: "distributed.Client",  # noqa: F821
+    client: "distributed.Client",
     runs: Sequence[Run],
     *,
     timeout: int | None,
     retries: int,
-) -> Iterator[tuple[Run, Executed] | None]:
+) -> Generator[tuple[Run, Executed] | None]:
     """Execute runs; yield each as it ends, and None at least once a second.
 
     Closing the iterator stops what still runs.
@@ -152,7 +158,7 @@ def outcomes(
     """
     ended: Queue = Queue()
     sweep = uuid4().hex[:12]
-    pending = {}
+    pending: dict[distributed.Future, Run] = {}
     for number, notebook in enumerate({run.notebook.name: run.notebook for run in runs}.values()):
         # A task, not scattered data, which would be lost for good with the worker that holds it.
         content = client.submit(str, _bare(notebook.path), key=f"notebook-{sweep}-{number}")
@@ -165,7 +171,7 @@ def outcomes(
             key=[(f"run-{sweep}-{number}", i) for i in range(len(chosen))],
             content=content,
             timeout=timeout,
-            retries_=retries,
+            attempts=retries + 1,
             identity=labkit_identity(),
         )
         pending |= dict(zip(futures, chosen, strict=True))
@@ -201,7 +207,7 @@ def _bare(path: Path) -> str:
     return json.dumps(notebook)
 
 
-def _outcome(run: Run, future: "distributed.Future") -> Executed:  # noqa: F821
+def _outcome(run: Run, future: "distributed.Future") -> Executed:
     if future.status == "finished":
         return future.result()
     return None, _failed(run, future.exception())
@@ -235,7 +241,7 @@ def _failed(run: Run, error: BaseException) -> RunResult:
 
 
 def _execute(
-    run: Run, content: str, timeout: int | None, retries_: int, identity: str
+    run: Run, content: str, timeout: int | None, attempts: int, identity: str
 ) -> Executed | None:
     """One run, tried again if it errs; None if nobody wants it any more."""
     from distributed import get_worker
@@ -249,7 +255,7 @@ def _execute(
         if not notebook.path.parent.is_dir():  # another machine
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             notebook = replace(notebook, path=Path(folder) / notebook.path.name)
-        for _ in range(retries_ + 1):
+        for _ in range(attempts):
             try:
                 executed, result = execute(
                     notebook, content, run.parameters, run.output, timeout=timeout, stop=stop
@@ -262,7 +268,7 @@ def _execute(
 
 
 @contextmanager
-def _stop_if_unwanted(worker: "distributed.Worker", key: object) -> Iterator[Event]:  # noqa: F821
+def _stop_if_unwanted(worker: "distributed.Worker", key: object) -> Iterator[Event]:
     """An event that is set when the task in work is cancelled, or when its worker closes.
 
     Dask does not end a task that runs, also not if the client died: its kernel would live on.

@@ -101,6 +101,7 @@ def this_interpreter_kernel() -> Iterator[AsyncKernelManager]:
     # Without folders to search, the one specification left is ipykernel's own.
     specs = KernelSpecManager(kernel_dirs=[])
     manager = AsyncKernelManager(kernel_name=KERNEL, kernel_spec_manager=specs)
+    assert manager.kernel_spec is not None, "ipykernel brings its own"
     manager.kernel_spec.argv = COMMAND
     # Other users of a shared machine can listen on its TCP ports; older clients cannot encrypt.
     if hasattr(manager, "transport_encryption") and zmq.has("curve"):
@@ -116,10 +117,11 @@ def peak_memory(process: psutil.Process) -> int:
     """The largest resident memory of a process so far, in bytes; now, where no system tells."""
     try:
         status = Path(f"/proc/{process.pid}/status").read_text()  # Linux
-        return int(re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024
-    except (OSError, TypeError):
+    except OSError:
         memory = process.memory_info()
         return getattr(memory, "peak_wset", memory.rss)  # Windows, others
+    kilobytes = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(kilobytes[1]) * 1024 if kilobytes else 0  # a process that just ended has none
 
 
 class _Output(OutputWidget):
@@ -159,7 +161,8 @@ class _Client(PapermillNotebookClient):
     def _note_memory(self) -> None:
         pid = self.km.provisioner.pid
         with suppress(psutil.Error):  # it died: what was noted before stays
-            self.session.peak_memory = peak_memory(psutil.Process(pid))
+            seen = peak_memory(psutil.Process(pid))
+            self.session.peak_memory = max(self.session.peak_memory or 0, seen)
 
     def execute_cell(self, cell: NotebookNode, cell_index: int) -> NotebookNode:
         if cell.cell_type != "code":
@@ -239,10 +242,10 @@ class _Engine(NBClientEngine):
                 for cell in [session.cell] if session.cell else code[:1]:
                     _ended(cell, "RuntimeError", first_line(str(error)))
             finally:
-                run_sync(_let_go)(client)
+                run_sync(_let_go)(client, kernel)
 
 
-async def _let_go(client: NotebookClient) -> None:
+async def _let_go(client: NotebookClient, kernel: AsyncKernelManager) -> None:
     """Ask the kernel to end, so that its exit handlers run; whoever made it kills it if need be.
 
     Not by the client's own clean-up: that interrupts the kernel first, which now and then swallows
@@ -252,7 +255,7 @@ async def _let_go(client: NotebookClient) -> None:
         return
     client.kc.shutdown()
     for _ in range(100 * PATIENCE):
-        if not await client.km.is_alive():
+        if not await kernel.is_alive():
             break
         await asyncio.sleep(0.01)
     client.kc.stop_channels()

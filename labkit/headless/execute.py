@@ -11,6 +11,7 @@ from labkit.claims import Claim
 from labkit.headless import evidence, parameters
 from labkit.headless.evidence import Failure
 from labkit.headless.files import write_atomic
+from labkit.headless.imports import quick_jsonschema
 from labkit.headless.notebooks import Notebook, find
 from labkit.headless.usage import UsageError
 
@@ -116,6 +117,7 @@ def execute(
     It writes no file; `output` is where the caller is going to keep the notebook. The other
     arguments are those of `run`, and so is the KeyboardInterrupt.
     """
+    quick_jsonschema()
     import nbformat  # slow to import: not before the checks
 
     from labkit.headless import engine
@@ -136,7 +138,7 @@ def execute(
     peak = session.peak_memory
     result = RunResult(
         notebook=notebook.name,
-        parameters=notebook.defaults | values,
+        parameters=notebook.defaults | dict(values),
         status=_status(session.interrupted, error, made, missing),
         seconds=seconds,
         output=output,

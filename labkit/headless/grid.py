@@ -133,7 +133,9 @@ def _range(parameter: Parameter, item: str) -> range:
 
 def _items(parameter: Parameter, text: str) -> list[tuple[str, bool]]:
     """Split at commas outside of quotes and brackets; say which items stood in quotes."""
-    items, start, awaited = [], 0, []
+    items: list[str] = []
+    awaited: list[str] = []  # closing characters, the innermost last
+    start = 0
     for position, character in enumerate(text):
         if awaited and awaited[-1] in "'\"":
             if character == awaited[-1]:

@@ -22,7 +22,7 @@ def main() -> None:
 
     # On leaving, one kernel in ten waits for a thread that has ended, ten seconds each for stdout
     # and stderr. What was printed stays in order whether or not a flush is awaited.
-    iostream.OutStream.flush_timeout = 0.3
+    iostream.OutStream.flush_timeout = 0.3  # type: ignore[assignment]
     kernelapp.launch_new_instance()
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import labkit
+from labkit.headless import parameters
 from labkit.headless.execute import RunResult
 from labkit.headless.files import write_atomic
 from labkit.headless.grid import Row
@@ -29,6 +30,7 @@ class Run:
 
     notebook: Notebook = field(hash=False)
     parameters: dict[str, Any] = field(hash=False)
+    asked: Row = field(hash=False)  # those of its parameters that the sweep sets
     folder: Path  # tells all the rest, by its name
 
     @property
@@ -47,20 +49,28 @@ class Run:
         return self.folder / "result.json"
 
     def __str__(self) -> str:
-        changed = {k: v for k, v in self.parameters.items() if v != self.notebook.defaults[k]}
-        words = " ".join(f"{name}={value}" for name, value in changed.items())
+        words = " ".join(f"{name}={value}" for name, value in self.asked.items())
         return f"{self.notebook.name} {words or 'with its defaults'}"
 
 
-def plan(notebook: Notebook, rows: Iterable[Row], out: Path) -> list[Run]:
-    """The runs of a notebook, in the order of the rows; rows that mean the same run count once."""
+def plan(notebook: Notebook, rows: Iterable[Row], out: Path | str | None = None) -> list[Run]:
+    """The runs of a notebook in a folder, `sweeps/<name>` if None, in the order of the rows.
+
+    Rows that mean the same run count once.
+
+    Raises
+    ------
+    UsageError
+        for an unknown parameter or a value of another type.
+    """
+    out = Path("sweeps") / notebook.name if out is None else Path(out)
     content = digest(notebook)
-    runs = {}
+    runs: dict[str, Run] = {}
     for row in rows:
-        values = notebook.defaults | row
-        known_by = [content, values, labkit_identity()]
-        name = hashlib.sha256(json.dumps(known_by, sort_keys=True).encode()).hexdigest()[:16]
-        runs[name] = Run(notebook, values, out / "runs" / name)
+        values = notebook.defaults | parameters.check(notebook.parameters, row)
+        depends_on = json.dumps([content, values, labkit_identity()], sort_keys=True)
+        name = hashlib.sha256(depends_on.encode()).hexdigest()[:16]
+        runs.setdefault(name, Run(notebook, values, row, out / "runs" / name))
     return list(runs.values())
 
 

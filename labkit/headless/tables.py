@@ -14,24 +14,24 @@ from typing import Any
 from labkit.claims import Claim
 from labkit.headless.execute import RunResult
 from labkit.headless.files import write_atomic
-from labkit.headless.notebooks import Notebook
 from labkit.headless.runs import Run
 from labkit.headless.usage import UsageError
 
+TABLES = ("results.csv", "claims.csv")
 NOT_RUN = "not run"
-_ABOUT = ("run", "status")
-_COST = ("seconds", "peak_memory_mb", "missing", "error", "notebook")
-_CLAIM = ("paper", "statement", "value", "at_least", "at_most", "unit", "holds")
+ABOUT = ("run", "status")
+COST = ("seconds", "peak_memory_mb", "missing", "error", "notebook")
+CLAIM = ("paper", "statement", "value", "at_least", "at_most", "unit", "holds")
 
 
-def refuse_ambiguous(notebook: Notebook) -> None:
-    """Raise a UsageError for a notebook with a parameter that is called as a column of ours is."""
-    ours = {*_ABOUT, *_COST, *_CLAIM}
-    for parameter in notebook.parameters:
-        if parameter.name in ours:
+def refuse_ambiguous(runs: Iterable[Run]) -> None:
+    """Raise a UsageError for a parameter that is called as a column of the tables is."""
+    ours = {*ABOUT, *COST, *CLAIM}
+    for run in runs:
+        for name in ours.intersection(run.parameters):
             raise UsageError(
-                f"{notebook.name} has a parameter named {parameter.name}, as a column of the "
-                f"tables is; rename it to anything but {', '.join(sorted(ours))}"
+                f"{run.notebook.name} has a parameter named {name}, as a column of the tables is; "
+                f"rename it to anything but {', '.join(sorted(ours))}"
             )
 
 
@@ -39,13 +39,14 @@ def write(results: Mapping[Run, RunResult | None], folder: Path) -> None:
     """Write both tables into a folder, each whole or not at all."""
     wide = [_row(run, result) for run, result in results.items()]
     long = [
-        _about(run, result) | {key: getattr(claim, key) for key in _CLAIM}
+        _about(run, result) | {key: getattr(claim, key) for key in CLAIM}
         for run, result in results.items()
         if result is not None
         for claim in result.claims
     ]
-    write_atomic(folder / "results.csv", _csv(wide))
-    write_atomic(folder / "claims.csv", _csv(long, first=(*_ABOUT, *_CLAIM)))
+    texts = _csv(wide), _csv(long, first=(*ABOUT, *CLAIM))
+    for name, text in zip(TABLES, texts, strict=True):
+        write_atomic(folder / name, text)
 
 
 def _about(run: Run, result: RunResult | None) -> dict[str, Any]:
@@ -56,16 +57,16 @@ def _about(run: Run, result: RunResult | None) -> dict[str, Any]:
 def _row(run: Run, result: RunResult | None) -> dict[str, Any]:
     row = _about(run, result)
     if result is None:
-        return row | dict.fromkeys(_COST)
+        return row | dict.fromkeys(COST)
     for name, claim in _named(result.claims):
         row |= {f"claim: {name}": claim.value, f"holds: {name}": claim.holds}
     row |= {f"metric: {name}": value for name, value in result.metrics.items()}
-    error = result.error and f"{result.error.where} raised {result.error.name}: "
+    error = result.error
     return row | {
         "seconds": result.seconds,
         "peak_memory_mb": result.peak_memory_mb,
         "missing": " ".join(result.missing),
-        "error": error and error + result.error.message,
+        "error": error and f"{error.where} raised {error.name}: {error.message}",
         "notebook": result.output.as_posix(),
     }
 
@@ -89,8 +90,8 @@ def _cell(value: Any) -> Any:
 def _csv(rows: list[dict[str, Any]], first: Iterable[str] = ()) -> str:
     """Rows as CSV; a column for every name that any of them has, costs last."""
     names = dict.fromkeys([*first, *(name for row in rows for name in row)])
-    ordered = [name for name in names if name not in _COST]
-    ordered += [name for name in _COST if name in names]
+    ordered = [name for name in names if name not in COST]
+    ordered += [name for name in COST if name in names]
     text = io.StringIO()
     table = csv.DictWriter(text, ordered, lineterminator="\n")
     table.writeheader()

@@ -1,22 +1,20 @@
 """The `labkit` command: it reads arguments and prints; all work is done elsewhere."""
 
-import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from threading import Event
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from labkit import __version__, atlas, headless
+from labkit.cli import sweeps
+from labkit.cli.console import print_json, print_table, say, stop_signals
 from labkit.headless import evidence, parameters
 from labkit.headless.usage import UsageError, nearest
 
@@ -35,7 +33,7 @@ def main() -> None:
     try:
         app()
     except (UsageError, atlas.NoNotebooksError) as error:
-        _say(f"labkit: {error}")
+        say(f"labkit: {error}")
         sys.exit(2)
     except KeyboardInterrupt:  # before a kernel was there to stop
         sys.exit(130)
@@ -60,7 +58,7 @@ def list_(as_json: Json = False) -> None:
     """List every notebook with its papers, run time and parameters."""
     found = headless.find_all()
     if as_json:
-        _print_json([notebook.summary() for notebook in found])
+        print_json([notebook.summary() for notebook in found])
         return
     rows = [
         (
@@ -71,7 +69,7 @@ def list_(as_json: Json = False) -> None:
         )
         for notebook in found
     ]
-    _print_table("Notebooks", ("name", "title and papers", "time", "parameters"), rows)
+    print_table("Notebooks", ("name", "title and papers", "time", "parameters"), rows)
 
 
 @app.command("atlas", epilog="Example: labkit atlas --topic sparse_coding")
@@ -87,7 +85,7 @@ def atlas_(
     papers = evidence.survey()
     chosen = [paper for paper in papers if topic in (None, paper["topic"])]
     if as_json:
-        _print_json(chosen)
+        print_json(chosen)
         return
     if topic is None:
         count = [
@@ -95,10 +93,10 @@ def atlas_(
             for name in topics
         ]
         counts = [(name, str(len(done)), str(sum(done) or "")) for name, done in count]
-        _print_table(f"{len(papers)} papers", ("topic", "papers", "with a notebook"), counts)
+        print_table(f"{len(papers)} papers", ("topic", "papers", "with a notebook"), counts)
         chosen = [paper for paper in papers if paper["status"] != "planned"]
     rows = [(p["id"], p["title"], p["notebook"] or "", p["status"]) for p in chosen]
-    _print_table(topic or "With a notebook", ("id", "title", "notebook", "claims"), rows)
+    print_table(topic or "With a notebook", ("id", "title", "notebook", "claims"), rows)
 
 
 # ------------------------------------------------------------------ run
@@ -125,7 +123,7 @@ def run_(
     130 interrupted.
     """
     given = parameters.from_text(headless.find(name).parameters, pairs or [])
-    with _stop_signals() as stop, _progress(not as_json) as on_cell:
+    with stop_signals() as stop, _progress(not as_json) as on_cell:
         try:
             result = headless.run(
                 name, given, out=out, on_cell=on_cell, timeout=timeout, stop=stop.asked
@@ -133,43 +131,12 @@ def run_(
         except KeyboardInterrupt:
             raise typer.Exit(stop.exit_code) from None
     if as_json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
     else:
         _print_result(result)
     if result.status == "interrupted":
         raise typer.Exit(stop.exit_code)
     raise typer.Exit(0 if result.status == "ok" else 1)
-
-
-class _Stop:
-    """Remembers the signal that asked a run to stop."""
-
-    def __init__(self) -> None:
-        self.asked = Event()
-        self.exit_code = 130
-
-    def __call__(self, number: int, _: FrameType | None) -> None:
-        if not self.asked.is_set():
-            self.exit_code = 128 + number
-            _say("stopping the kernel; what ran is kept")
-            self.asked.set()
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Turn SIGINT and SIGTERM into a request to stop.
-
-    An exception raised from the handler would surface anywhere, also within the very clean-up that
-    takes the kernel down.
-    """
-    stop = _Stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            # Once stopped this process is about to end: impatient signals change nothing.
-            signal.signal(number, signal.SIG_IGN if stop.asked.is_set() else handler)
 
 
 @contextmanager
@@ -207,16 +174,16 @@ def _print_result(result: headless.RunResult) -> None:
             )
             for claim in result.claims
         ]
-        _print_table(result.notebook, ("claim", "statement and paper", "measured", "claimed"), rows)
+        print_table(result.notebook, ("claim", "statement and paper", "measured", "claimed"), rows)
     if result.metrics:
         metrics = [(name, f"{value:.6g}") for name, value in result.metrics.items()]
-        _print_table("Metrics", ("metric", "value"), metrics)
+        print_table("Metrics", ("metric", "value"), metrics)
     # Whole lines, which a narrow table would have wrapped: they are what one searches a log for.
     for claim in result.claims:
         if not claim.holds:
-            _say(f"{claim.paper}: {claim}")
+            say(f"{claim.paper}: {claim}")
     for paper in result.missing:
-        _say(f"{paper}: no claim of this paper ran")
+        say(f"{paper}: no claim of this paper ran")
     if result.error is not None:
         _say_error(result.error)
     held = sum(claim.holds for claim in result.claims)
@@ -227,8 +194,14 @@ def _print_result(result: headless.RunResult) -> None:
 def _say_error(error: evidence.Failure) -> None:
     lines = "\n".join(error.traceback).splitlines()
     if lines:
-        _say("\n".join(lines[-12:]))
-    _say(f"{error.where} raised {error.name}: {error.message}")
+        say("\n".join(lines[-12:]))
+    say(f"{error.where} raised {error.name}: {error.message}")
+
+
+app.command("sweep", epilog="Example: labkit sweep sparse_coding/01_beyond_l1 -p seed=0:10")(
+    sweeps.sweep
+)
+app.command("verify", epilog="Example: labkit verify --seeds 0:10")(sweeps.verify)
 
 
 # ------------------------------------------------------------------ lab, doctor, build
@@ -262,7 +235,7 @@ def lab_(
         name = headless.find(name).name
     root, done = lab.folder(folder)
     if done:
-        _say(done)
+        say(done)
     command = lab.command(root, name, extra)
     if os.name == "nt":  # there exec leaves the console to two processes
         raise typer.Exit(subprocess.call(command))
@@ -276,11 +249,11 @@ def doctor_(as_json: Json = False) -> None:
 
     findings = doctor.measure()
     if as_json:
-        _print_json([asdict(finding) for finding in findings])
+        print_json([asdict(finding) for finding in findings])
     else:
         marks = {(True, True): "ok", (True, False): "ok", (False, True): "MISSING"}
         rows = [(marks.get((f.ok, f.required), "-"), f.what, f.found, f.remedy) for f in findings]
-        _print_table("This machine", ("", "what", "found", "what to do"), rows)
+        print_table("This machine", ("", "what", "found", "what to do"), rows)
     raise typer.Exit(any(f.required and not f.ok for f in findings))
 
 
@@ -302,40 +275,8 @@ def build_(
         except build.BuildError as error:
             complaints, done = [str(error)], ""
         for complaint in complaints:
-            _say(f"{source.name}: {complaint}" if check else complaint)
+            say(f"{source.name}: {complaint}" if check else complaint)
         failed = failed or bool(complaints)
         if not complaints:
             print(f"{source.name}: {done}")
     raise typer.Exit(failed)
-
-
-# ------------------------------------------------------------------ printing
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, allow_nan=False))
-
-
-def _print_table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows as a table; those of several lines get a rule between them.
-
-    However narrow the terminal, nothing is cut off, and the first column, which is what one copies,
-    stays on one line.
-    """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    ruled = any("\n" in text for row in rows for text in row)
-    table = Table(title=title, title_justify="left", show_lines=ruled)
-    widest = max((len(row[0]) for row in rows), default=0)
-    table.add_column(headings[0], min_width=widest, no_wrap=True)
-    for heading in headings[1:]:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))  # Text: the type list[int] is no markup
-    Console().print(table)

@@ -1,25 +1,29 @@
-"""Many runs, on many workers, resumable: plan, lock, execute what is missing, collect.
+"""Many runs, on many workers, resumable: lock the folder, execute what is missing, collect.
 
-    from labkit.headless import sweep
-    runs = sweep.plan(headless.find("sparse_coding/01_beyond_l1"), [{"seed": 0}, {"seed": 1}], out)
-    results = sweep.sweep(runs, workers=2)
+    runs = headless.plan(headless.find("sparse_coding/01_beyond_l1"), [{"seed": 1}, {"seed": 2}])
+    results = headless.sweep(runs, workers=2)
+
+Only this process writes into the folder. Killed at any moment, it leaves whole files: a run counts
+once its record is there, and the tables are made anew from the records.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from threading import Event
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from labkit.headless import cluster, tables
+from labkit.headless import cluster, summary, tables
 from labkit.headless.execute import RunResult
-from labkit.headless.runs import FINISHED, Run, plan, store, stored
+from labkit.headless.runs import FINISHED, Run, store, stored
 from labkit.headless.usage import UsageError
 
-__all__ = ["Progress", "Results", "SweepError", "plan", "sweep"]
+if TYPE_CHECKING:  # slow to import, and an extra
+    import distributed
 
 TABLE_SECONDS = 30  # between two writings of the tables while a sweep runs
 
@@ -33,7 +37,7 @@ class SweepError(RuntimeError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a sweep stands. `done` counts the finished runs, earlier ones too, `failed` the rest."""
+    """Where a sweep stands; `done` counts the runs that are finished, earlier ones too."""
 
     total: int
     done: int
@@ -79,50 +83,55 @@ def sweep(
     ------
     UsageError
         before anything is written: Dask is missing, no scheduler answers, a folder cannot be
-        written to.
+        written to, a parameter is called as a column of the tables is.
     SweepError
-        if results cannot be written, or the cluster is gone.
+        if results cannot be written, the cluster is gone, or the summary fails.
     KeyboardInterrupt
         if it was stopped while it waited for another sweep.
     """
     stop = stop or Event()
     folders = {run.folder.parents[1] for run in runs}
     cluster.require()
+    tables.refuse_ambiguous(runs)
     for folder in folders:
         _refuse_unwritable(folder)
     with ExitStack() as stack:
-        client = scheduler and stack.enter_context(cluster.running(scheduler))
+        client = None if scheduler is None else stack.enter_context(cluster.running(scheduler))
         for folder in sorted(folders):  # in one order, or two sweeps could wait for each other
             stack.enter_context(_locked(folder, stop, on_wait))
         results = {run: stored(run) for run in runs}
-        missing = [run for run in runs if not _finished(results[run])]
+        missing = [run for run in runs if not finished(results[run])]
         if missing and not stop.is_set():
             workers = workers or cluster.default_workers(len(missing))
             try:
-                client = client or stack.enter_context(cluster.local(min(workers, len(missing))))
+                if client is None:
+                    client = stack.enter_context(cluster.local(min(workers, len(missing))))
                 outcomes = cluster.outcomes(client, missing, timeout=timeout, retries=retries)
                 _keep(outcomes, results, client, stop, on_progress, on_end)
             except (cluster.ClusterError, OSError) as error:
                 raise SweepError(str(error)) from error
         _write_tables(results)
+        if not stop.is_set():
+            _write_summaries(results)
     return results
 
 
-def _finished(result: RunResult | None) -> bool:
+def finished(result: RunResult | None) -> bool:
+    """Whether a run need not be run again."""
     return result is not None and result.status in FINISHED
 
 
 def _keep(
-    outcomes: Iterator,
+    outcomes: Generator,
     results: dict[Run, RunResult | None],
-    client: "distributed.Client",  # noqa: F821
+    client: "distributed.Client",
     stop: Event,
     on_progress: Callable[[Progress], None],
     on_end: Callable[[Run, RunResult], None],
 ) -> None:
     """Store what the cluster delivers, until it is all there or the sweep is stopped."""
     started = written = monotonic()
-    todo = {run for run, result in results.items() if not _finished(result)}
+    todo = {run for run, result in results.items() if not finished(result)}
     total = len(todo)
     failed = 0
     with closing(outcomes):
@@ -134,7 +143,7 @@ def _keep(
                 store(run, executed, result)
                 results[run] = result
                 todo.discard(run)
-                failed += not _finished(result)
+                failed += not finished(result)
                 on_end(run, result)
                 if monotonic() - written > TABLE_SECONDS:
                     _write_tables(results)
@@ -153,20 +162,42 @@ def _keep(
 
 
 def _write_tables(results: Results) -> None:
-    """`results.csv` and `claims.csv` of each folder that the runs belong to."""
-    for folder in {run.folder.parents[1] for run in results}:
-        mine = {run: result for run, result in results.items() if run.folder.parents[1] == folder}
+    for folder, mine in _by_folder(results).items():
         try:
             tables.write(mine, folder)
         except OSError as error:
-            raise SweepError(f"{folder / 'results.csv'} cannot be written: {error}") from error
+            raise SweepError(f"the tables in {folder} cannot be written: {error}") from error
 
 
-def seconds_each(results: Results) -> float | None:
-    """How long a run takes: as the finished ones did, else as the author of the notebook states."""
-    measured = [result.seconds for result in results.values() if _finished(result)]
-    stated = [60 * run.notebook.minutes for run in results if run.notebook.minutes is not None]
-    return median(measured or stated) if measured or stated else None
+def _write_summaries(results: Results) -> None:
+    for folder, mine in _by_folder(results).items():
+        try:
+            summary.write(folder, next(iter(mine)).notebook.name)
+        except (OSError, RuntimeError) as error:
+            raise SweepError(f"the summary in {folder} cannot be made: {error}") from error
+
+
+def _by_folder(results: Results) -> dict[Path, dict[Run, RunResult | None]]:
+    folders: dict[Path, dict[Run, RunResult | None]] = {}
+    for run, result in results.items():
+        folders.setdefault(run.folder.parents[1], {})[run] = result
+    return folders
+
+
+def estimate(results: Results) -> float | None:
+    """Seconds that the missing runs will take one after another; None if nothing tells.
+
+    Each takes as long as finished runs of the same notebook did, else as its author states.
+    """
+    total = 0.0
+    for mine in _by_folder(results).values():
+        missing = [run for run, result in mine.items() if not finished(result)]
+        measured = [result.seconds for result in mine.values() if result and finished(result)]
+        stated = [60 * run.notebook.minutes for run in missing if run.notebook.minutes is not None]
+        if missing and not measured + stated:
+            return None
+        total += len(missing) * median(measured or stated) if missing else 0.0
+    return total
 
 
 # ------------------------------------------------------------------ the folder
@@ -183,7 +214,7 @@ def _refuse_unwritable(folder: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path, stop: Event, on_wait: Callable[[Path], None]) -> Iterator[None]:
-    """Hold a folder for one sweep; another one waits. A killed one frees it, as it holds no file."""
+    """Hold a folder for one sweep; another one waits. The system frees it if this one is killed."""
     from filelock import FileLock, Timeout
 
     try:

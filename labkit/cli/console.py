@@ -1,0 +1,70 @@
+"""What the commands share: how they print, and what they do about signals."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Event
+from types import FrameType
+from typing import Any
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def print_table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows as a table; those of several lines get a rule between them.
+
+    However narrow the terminal, nothing is cut off, and the first column, which is what one copies,
+    stays on one line.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    ruled = any("\n" in text for row in rows for text in row)
+    table = Table(title=title, title_justify="left", show_lines=ruled)
+    widest = max((len(row[0]) for row in rows), default=0)
+    table.add_column(headings[0], min_width=widest, no_wrap=True)
+    for heading in headings[1:]:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text: the type list[int] is no markup
+    Console().print(table)
+
+
+class Stop:
+    """Remembers the signal that asked a run to stop."""
+
+    def __init__(self) -> None:
+        self.asked = Event()
+        self.exit_code = 130
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if not self.asked.is_set():
+            self.exit_code = 128 + number
+            say("stopping the kernel; what ran is kept")
+            self.asked.set()
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Turn SIGINT and SIGTERM into a request to stop.
+
+    An exception raised from the handler would surface anywhere, also within the very clean-up that
+    takes the kernel down.
+    """
+    stop = Stop()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            # Once stopped this process is about to end: impatient signals change nothing.
+            signal.signal(number, signal.SIG_IGN if stop.asked.is_set() else handler)

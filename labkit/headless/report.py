@@ -1,0 +1,198 @@
+"""The tables of a sweep as counts and pictures; what its `summary.ipynb` calls.
+
+    results, claims = report.read("sweeps/sparse_coding/01_beyond_l1")
+    report.pass_rates(claims)
+    report.draw_verdicts(claims)
+
+It needs pandas, and is slow to import: the command itself stays clear of it.
+"""
+
+import textwrap
+from collections.abc import Iterable
+from math import ceil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import binomtest
+
+from labkit.headless.tables import ABOUT, CLAIM, COST
+
+HOLDS, FAILS, ABSENT = "#1a7f37", "#d4711b", "#e4e7ea"  # as on a claim's card
+MOST_LABELS = 24  # ticks that an axis of runs can name
+
+
+def read(folder: Path | str = ".") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`results.csv` (one row a run) and `claims.csv` (one row a run and claim) of a sweep."""
+    texts = {"run": str, "error": str, "missing": str}  # a run's id may look like a number
+    results = pd.read_csv(Path(folder) / "results.csv", dtype=texts, keep_default_na=True)
+    claims = pd.read_csv(Path(folder) / "claims.csv", dtype={"run": str, "unit": str})
+    claims["unit"] = claims["unit"].fillna("")
+    return results, claims
+
+
+def parameters(table: pd.DataFrame) -> list[str]:
+    """The parameters of a table that take more than one value in it, the seed last."""
+    ours = {*ABOUT, *COST, *CLAIM}
+    names = [n for n in table.columns if n not in ours and ": " not in n]
+    varied = [name for name in names if table[name].nunique(dropna=False) > 1]
+    return sorted(varied, key=lambda name: name == "seed")  # a stable sort
+
+
+def wilson(holds: int, of: int) -> tuple[float, float]:
+    """The 95 % Wilson interval of a pass rate (Wilson 1927).
+
+    It stays within 0 and 1, and is no point where every run passed.
+    """
+    interval = binomtest(holds, of).proportion_ci(method="wilson")
+    return interval.low, interval.high
+
+
+def pass_rates(claims: pd.DataFrame) -> pd.DataFrame:
+    """One row a claim: in how many runs it holds, with a Wilson interval, and what was measured."""
+    rows = []
+    for (paper, statement), rows_of in claims.groupby(["paper", "statement"], sort=False):
+        holds, of = int(rows_of["holds"].sum()), len(rows_of)
+        low, high = wilson(holds, of)
+        rows.append(
+            {
+                "paper": paper,
+                "statement": statement,
+                "holds": holds,
+                "of": of,
+                "rate": holds / of,
+                "low": low,
+                "high": high,
+                "smallest": rows_of["value"].min(),
+                "median": rows_of["value"].median(),
+                "largest": rows_of["value"].max(),
+                "at least": rows_of["at_least"].max(),
+                "at most": rows_of["at_most"].min(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def draw_verdicts(claims: pd.DataFrame) -> Figure:
+    """Every claim in every run, and its pass rate with the Wilson interval."""
+    rates = pass_rates(claims)
+    runs = list(dict.fromkeys(claims["run"]))
+    verdict = claims.groupby(["paper", "statement", "run"], sort=False)["holds"].all()
+    colours = np.array([[_colour(verdict, claim, run) for run in runs] for claim in _keys(rates)])
+
+    height = 1.3 + 0.42 * len(rates)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11, height), width_ratios=(3, 1), sharey=True, layout="constrained"
+    )
+    left.imshow([[plt.matplotlib.colors.to_rgb(c) for c in row] for row in colours], aspect="auto")
+    for edge in range(1, len(runs)):
+        left.axvline(edge - 0.5, color="white", lw=1 if len(runs) < 60 else 0.2)
+    for edge in range(1, len(rates)):
+        left.axhline(edge - 0.5, color="white", lw=2)
+    left.set_yticks(range(len(rates)), [textwrap.fill(s, 44) for s in rates["statement"]])
+    left.tick_params(length=0)
+    _name_runs(left, claims.drop_duplicates("run"))
+    left.set_title("claims by run", loc="left")
+
+    errors = [rates["rate"] - rates["low"], rates["high"] - rates["rate"]]
+    right.errorbar(
+        rates["rate"], range(len(rates)), xerr=np.clip(errors, 0, None), fmt="o", color="#1f2328"
+    )
+    for y, row in enumerate(rates.itertuples()):
+        right.annotate(
+            f"{row.holds} of {row.of}", (1.06, y), va="center", annotation_clip=False, fontsize=9
+        )
+    right.set(xlim=(-0.02, 1.02), xticks=(0, 0.5, 1), xticklabels=("0", "½", "1"))
+    right.set_xlabel("pass rate, 95 % Wilson interval")
+    right.spines[["top", "right", "left"]].set_visible(False)
+    right.tick_params(axis="y", length=0)
+    left.spines[:].set_visible(False)
+    handles = [
+        plt.Line2D([], [], marker="s", ls="", color=colour, label=label)
+        for colour, label in ((HOLDS, "holds"), (FAILS, "does not hold"), (ABSENT, "not measured"))
+        if colour in colours
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False)
+    return figure
+
+
+def draw_values(claims: pd.DataFrame, by: str | None = None, columns: int = 3) -> Figure:
+    """What each claim measured, run by run, beside its bound.
+
+    Parameters
+    ----------
+    claims : of `read`
+    by : the parameter of the horizontal axis; the first that varies if None
+    columns : panels side by side
+    """
+    varied = parameters(claims)
+    by = by or (varied[0] if varied else "run")
+    keys = list(_keys(pass_rates(claims)))
+    rows = ceil(len(keys) / columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(11, 2.5 * rows), squeeze=False, layout="constrained"
+    )
+    for axis, key in zip(axes.flat, keys, strict=False):
+        mine = claims[(claims["paper"] == key[0]) & (claims["statement"] == key[1])]
+        _draw_claim(axis, mine, by)
+        axis.set_title(textwrap.fill(key[1], 42), fontsize=9, loc="left")
+    for axis in axes.flat[len(keys) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def _draw_claim(axis: Axes, claim: pd.DataFrame, by: str) -> None:
+    x, names = _positions(claim[by])
+    if len(claim) > len(set(x)):  # several runs share a place: side by side in a fixed order
+        width = 0.5 * min(np.diff(sorted(set(x))), default=1.0)
+        turn = claim.groupby(by, dropna=False).cumcount()
+        x = x + width * (turn / max(turn.max(), 1) - 0.5)
+    for side, bound in (("at least", "at_least"), ("at most", "at_most")):
+        if claim[bound].notna().any():
+            axis.plot(x, claim[bound], "_", color="#57606a", ms=9, mew=1.6, label=side)
+    holds = claim["holds"].astype(bool)
+    for verdict, colour, marker in ((True, HOLDS, "o"), (False, FAILS, "X")):
+        chosen = (holds == verdict).to_numpy()
+        axis.plot(x[chosen], claim["value"][chosen], marker, color=colour, ms=5)
+    if names is not None:
+        axis.set_xticks(range(len(names)), names)
+    elif pd.api.types.is_integer_dtype(claim[by]):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlabel(by, fontsize=8)
+    axis.set_ylabel(claim["unit"].iloc[0], fontsize=8)
+    axis.tick_params(labelsize=8)
+    axis.legend(fontsize=7, frameon=False, title="claimed", title_fontsize=7, loc="best")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _positions(column: pd.Series) -> tuple[np.ndarray, list[str] | None]:
+    """Where the values of a parameter stand on an axis, with names where they are no numbers."""
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return column.to_numpy(dtype=float), None
+    words = column.astype(str)
+    names = list(dict.fromkeys(words))
+    return words.map(names.index).to_numpy(dtype=float), names
+
+
+def _keys(rates: pd.DataFrame) -> Iterable[tuple[str, str]]:
+    return zip(rates["paper"], rates["statement"], strict=True)
+
+
+def _colour(verdict: pd.Series, claim: tuple[str, str], run: str) -> str:
+    if (*claim, run) not in verdict.index:
+        return ABSENT
+    return HOLDS if verdict[(*claim, run)] else FAILS
+
+
+def _name_runs(axis: Axes, runs: pd.DataFrame) -> None:
+    """Name the columns by what varies between them, as many as there is room for."""
+    varied = parameters(runs)
+    words = [", ".join(f"{row[name]}" for name in varied) for _, row in runs.iterrows()]
+    step = ceil(len(words) / MOST_LABELS)
+    long = max(map(len, words), default=0) > 3
+    axis.set_xticks(range(0, len(words), step), words[::step], rotation=90 if long else 0)
+    axis.set_xlabel(", ".join(varied) or "run")
