@@ -10,6 +10,7 @@ import os
 import signal
 import tempfile
 import traceback
+import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -160,16 +161,17 @@ def outcomes(
     sweep = uuid4().hex[:12]
     pending: dict[distributed.Future, Run] = {}
     for number, notebook in enumerate({run.notebook.name: run.notebook for run in runs}.values()):
-        # A task, not scattered data, which would be lost for good with the worker that holds it.
-        content = client.submit(str, _bare(notebook.path), key=f"notebook-{sweep}-{number}")
+        # With every task, not shared by them: Dask would run most where the shared content lies, and
+        # scattered content would be lost for good with the worker that holds it.
+        content = zlib.compress(_bare(notebook.path).encode())
         chosen = [run for run in runs if run.notebook.name == notebook.name]
         # Tuples make one group of these tasks: Dask then queues them on the scheduler, and a worker
         # that dies takes no queue along.
         futures = client.map(
             _execute,
             chosen,
+            [content] * len(chosen),
             key=[(f"run-{sweep}-{number}", i) for i in range(len(chosen))],
-            content=content,
             timeout=timeout,
             attempts=retries + 1,
             identity=labkit_identity(),
@@ -241,7 +243,7 @@ def _failed(run: Run, error: BaseException) -> RunResult:
 
 
 def _execute(
-    run: Run, content: str, timeout: int | None, attempts: int, identity: str
+    run: Run, content: bytes, timeout: int | None, attempts: int, identity: str
 ) -> Executed | None:
     """One run, tried again if it errs; None if nobody wants it any more."""
     from distributed import get_worker
@@ -258,7 +260,12 @@ def _execute(
         for _ in range(attempts):
             try:
                 executed, result = execute(
-                    notebook, content, run.parameters, run.output, timeout=timeout, stop=stop
+                    notebook,
+                    zlib.decompress(content).decode(),
+                    run.parameters,
+                    run.output,
+                    timeout=timeout,
+                    stop=stop,
                 )
             except KeyboardInterrupt:
                 return None
