@@ -161,8 +161,8 @@ def outcomes(
     sweep = uuid4().hex[:12]
     pending: dict[distributed.Future, Run] = {}
     for number, notebook in enumerate({run.notebook.name: run.notebook for run in runs}.values()):
-        # With every task, not shared by them: Dask would run most where the shared content lies, and
-        # scattered content would be lost for good with the worker that holds it.
+        # With every task, not shared by them: Dask would run most of them where the shared content
+        # lies, and scattered content would be lost for good with the worker that holds it.
         content = zlib.compress(_bare(notebook.path).encode())
         chosen = [run for run in runs if run.notebook.name == notebook.name]
         # Tuples make one group of these tasks: Dask then queues them on the scheduler, and a worker
