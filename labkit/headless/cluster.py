@@ -36,6 +36,7 @@ EXTRA = "pip install 'labkit-notebooks[sweep]'"
 PATIENCE = 2.5  # seconds for a scheduler to answer at the start
 LOST = 30  # seconds without a scheduler until a sweep gives up
 NOTEBOOK_MEMORY = 2 * 2**30  # bytes of this machine that a local worker should find
+STARTS = 5  # tries to start the workers
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 # What a worker returns: the executed notebook and its result.
@@ -76,21 +77,33 @@ def local(workers: int) -> Iterator["distributed.Client"]:
 
     share = max(1, CPU_COUNT // workers)
     environ = {name: os.environ.get(name, share) for name in THREADS}
+    # Not nanny.environ: libraries read these when they are loaded.
     with (
-        # Not nanny.environ: libraries read these when they are loaded.
         dask.config.set({"distributed.nanny.pre-spawn-environ": environ}),
-        distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=None,  # the memory goes to the kernels, which Dask does not see
-            dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
-            silence_logs=logging.CRITICAL,  # a lost worker is dealt with here
-        ) as cluster,
+        _started(workers) as cluster,
         distributed.Client(cluster) as client,
     ):
         client.register_plugin(_deaf_to_interrupts())
         yield client
+
+
+def _started(workers: int) -> "distributed.LocalCluster":
+    """A local cluster; a worker that is killed while it starts would take the cluster with it."""
+    from distributed import LocalCluster
+
+    for _ in range(STARTS):
+        try:
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=None,  # the memory goes to the kernels, which Dask does not see
+                dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
+                silence_logs=logging.CRITICAL,  # a lost worker is dealt with here
+            )
+        except RuntimeError as error:
+            reason = error
+    raise ClusterError(f"the workers do not start: {reason}") from reason
 
 
 def _deaf_to_interrupts() -> "distributed.WorkerPlugin":

@@ -4,14 +4,15 @@ Import it only when a notebook is about to run: papermill takes about two second
 """
 
 import asyncio
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import nbformat
@@ -19,7 +20,7 @@ import papermill
 import psutil
 import zmq
 from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.manager import AsyncKernelManager, KernelManager
 from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, CellTimeoutError, DeadKernelError
@@ -28,7 +29,6 @@ from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
-from papermill.log import logger
 
 from labkit.headless.evidence import first_line
 from labkit.headless.notebooks import tags_of
@@ -41,6 +41,9 @@ STDERR = 2  # of this process
 TIMEOUT = "CellTimeoutError"
 STOPPED = ("KeyboardInterrupt", "the run was stopped here")
 DIED = ("DeadKernelError", "the kernel died: out of memory, os._exit or a crash in native code")
+LOG = logging.getLogger(__name__)  # of nbclient; what it says of failures is told by their cells
+LOG.addHandler(logging.NullHandler())
+LOG.propagate = False
 PATIENCE = 5  # seconds for an interrupted cell to end before its kernel is killed
 
 # Called as each cell starts: its number from 1, the number of cells, and a few words of it.
@@ -94,7 +97,9 @@ def execute(
 def this_interpreter_kernel() -> Iterator[AsyncKernelManager]:
     """A kernel manager for the Python that runs this, whatever other `python3` a user registered.
 
-    On leaving, the kernel is gone, also if it was interrupted while it started.
+    Left by an exception, the kernel is killed at once, also if it was interrupted while it started.
+    Otherwise it is asked to end, and has some seconds for its exit handlers while the caller goes
+    on; the interpreter waits for that, and a kernel never outlives it.
     """
     # Threads that spin while they wait make torch ten times slower as soon as a core is taken.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -108,9 +113,34 @@ def this_interpreter_kernel() -> Iterator[AsyncKernelManager]:
         manager.transport_encryption = "auto"
     try:
         yield manager
-    finally:
+    except BaseException:
         if manager.has_kernel:
             run_sync(manager.shutdown_kernel)(now=True)
+        raise
+    Thread(target=_see_off, args=(manager,), name="end of a kernel").start()
+
+
+def _see_off(manager: AsyncKernelManager) -> None:
+    """Ask a kernel to end, and kill it where that takes too long.
+
+    Not by the client's own clean-up: that interrupts the kernel first, which now and then swallows
+    the request and costs three seconds.
+    """
+    with suppress(psutil.Error, TimeoutError):
+        client = manager.blocking_client()
+        client.start_channels(shell=False, iopub=False, stdin=False, hb=False, control=True)
+        with closing(client.control_channel):
+            client.shutdown(reply=True, timeout=PATIENCE)
+        psutil.Process(_pid(manager)).wait(PATIENCE)
+
+    async def kill() -> None:
+        await manager.shutdown_kernel(now=True)
+
+    asyncio.run(kill())  # not run_sync, which leaves an event loop behind in each thread
+
+
+def _pid(manager: KernelManager) -> int:
+    return manager.provisioner.pid  # type: ignore[union-attr]  # a process of this machine
 
 
 def peak_memory(process: psutil.Process) -> int:
@@ -151,17 +181,19 @@ class _Client(PapermillNotebookClient):
         super().__init__(nb_man, **options)
         record_widgets(self)
         self.session = session
+        self.done = False  # every cell came to its end
 
     def papermill_execute_cells(self) -> None:
         try:
             super().papermill_execute_cells()
+            self.done = True
         finally:
             self._note_memory()
 
     def _note_memory(self) -> None:
-        pid = self.km.provisioner.pid
+        assert self.km is not None
         with suppress(psutil.Error):  # it died: what was noted before stays
-            seen = peak_memory(psutil.Process(pid))
+            seen = peak_memory(psutil.Process(_pid(self.km)))
             self.session.peak_memory = max(self.session.peak_memory or 0, seen)
 
     def execute_cell(self, cell: NotebookNode, cell_index: int) -> NotebookNode:
@@ -219,46 +251,35 @@ class _Engine(NBClientEngine):
             if session.on_cell is not None:
                 session.on_cell(cell_index + 1, len(nb_man.nb.cells), first_line(cell.source))
 
-        with this_interpreter_kernel() as kernel:
-            client = _Client(
-                nb_man,
-                session,
-                km=kernel,
-                log=logger,
-                timeout=session.timeout,
-                interrupt_on_timeout=True,
-                error_on_timeout={"ename": TIMEOUT, "evalue": "", "traceback": []},
-                # The kernel's folder, not chdir: several runs may share this process.
-                resources={"metadata": {"path": str(session.folder)}},
-                on_cell_start=announce,
-            )
-            try:
+        client = _Client(
+            nb_man,
+            session,
+            log=LOG,
+            timeout=session.timeout,
+            interrupt_on_timeout=True,
+            error_on_timeout={"ename": TIMEOUT, "evalue": "", "traceback": []},
+            # The kernel's folder, not chdir: several runs may share this process.
+            resources={"metadata": {"path": str(session.folder)}},
+            on_cell_start=announce,
+        )
+        try:
+            with this_interpreter_kernel() as client.km:
                 # What a kernel prints past its own capture must not mix with a JSON document.
                 client.execute(cleanup_kc=False, stdout=STDERR)
-            except _Ended:
-                session.interrupted = session.stop.is_set()
-            except RuntimeError as error:  # no kernel came up, or it died after the last cell
+        except _Ended:
+            session.interrupted = session.stop.is_set()
+        except RuntimeError as error:
+            if (
+                client is not None and client.done
+            ):  # the kernel died later, which takes nothing back
+                client.set_widgets_metadata()
+            else:  # no kernel came up
                 code = [cell for cell in nb_man.nb.cells if cell.cell_type == "code"]
                 for cell in [session.cell] if session.cell else code[:1]:
                     _ended(cell, "RuntimeError", first_line(str(error)))
-            finally:
-                run_sync(_let_go)(client, kernel)
-
-
-async def _let_go(client: NotebookClient, kernel: AsyncKernelManager) -> None:
-    """Ask the kernel to end, so that its exit handlers run; whoever made it kills it if need be.
-
-    Not by the client's own clean-up: that interrupts the kernel first, which now and then swallows
-    the request and costs three seconds.
-    """
-    if client.kc is None:
-        return
-    client.kc.shutdown()
-    for _ in range(100 * PATIENCE):
-        if not await kernel.is_alive():
-            break
-        await asyncio.sleep(0.01)
-    client.kc.stop_channels()
+        finally:
+            if client.kc is not None:
+                client.kc.stop_channels()
 
 
 def _ended(cell: NotebookNode, name: str, message: str) -> _Ended:
