@@ -38,6 +38,8 @@ def measure() -> list[Finding]:
         _devices(),
         _cores(),
         _memory(),
+        _optional("distributed", "sweeps, on this machine or a cluster", "labkit-notebooks[sweep]"),
+        _optional("pandas", "the summaries of sweeps", "labkit-notebooks[sweep]"),
         _optional("numba", "fast kernels on the CPU; without it the PyTorch reference computes"),
         _optional("triton", "fast kernels on a GPU (Linux with CUDA); not needed on a CPU"),
         _chromium(),
@@ -123,9 +125,9 @@ def _memory() -> Finding:
     return Finding("memory", f"{size / 2**30:.1f} GiB", ok, False, remedy)
 
 
-def _optional(name: str, purpose: str) -> Finding:
+def _optional(name: str, purpose: str, source: str = "") -> Finding:
     version = _version(name)
-    remedy = "" if version else f"{purpose}: pip install {name}"
+    remedy = "" if version else f"{purpose}: pip install '{source or name}'"
     return Finding(name, version or "missing", version is not None, False, remedy)
 
 

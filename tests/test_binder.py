@@ -21,7 +21,8 @@ BINDER = ROOT / "binder"
 CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-REQUIREMENTS = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
+SWEEPS = PYPROJECT["project"]["optional-dependencies"]["sweep"]  # a notebook needs them
+REQUIREMENTS = [Requirement(line) for line in PYPROJECT["project"]["dependencies"] + SWEEPS]
 BUILD_REQUIREMENTS = [Requirement(line) for line in PYPROJECT["build-system"]["requires"]]
 
 

@@ -49,7 +49,7 @@ class Stop:
     def __call__(self, number: int, _: FrameType | None) -> None:
         if not self.asked.is_set():
             self.exit_code = 128 + number
-            say("stopping the kernel; what ran is kept")
+            say("stopping; what ran is kept")
             self.asked.set()
 
 

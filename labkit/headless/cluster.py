@@ -98,7 +98,7 @@ def _started(workers: int) -> "distributed.LocalCluster":
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=None,  # the memory goes to the kernels, which Dask does not see
-                dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
+                dashboard_address="127.0.0.1:0",  # any free port, and nobody else's
                 silence_logs=logging.CRITICAL,  # a lost worker is dealt with here
             )
         except RuntimeError as error:
@@ -128,7 +128,8 @@ def running(address: str) -> Iterator["distributed.Client"]:
         if no scheduler answers there, or its workers have another labkit.
     """
     distributed = require()
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "distributed.client"):  # a scheduler that is gone is told of here
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         try:
             client = stack.enter_context(distributed.Client(address, timeout=PATIENCE))
@@ -152,6 +153,11 @@ def running(address: str) -> Iterator["distributed.Client"]:
 
 def _other_labkit(worker: str, theirs: str, ours: str) -> str:
     return f"worker {worker} has labkit {theirs}, this sweep {ours}: install the same on both"
+
+
+def dashboard(client: "distributed.Client") -> str | None:
+    """Where a browser sees what the workers do; None without bokeh, which draws it."""
+    return client.dashboard_link if find_spec("bokeh") else None
 
 
 def outcomes(

@@ -16,12 +16,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.markers import TICKDOWN, TICKUP
 from matplotlib.ticker import MaxNLocator
 
 from labkit.headless.tables import ABOUT, CLAIM, COST
 
-HOLDS, FAILS, ABSENT = "#1a7f37", "#d4711b", "#e4e7ea"  # as on a claim's card
+HOLDS, FAILS, ABSENT, BOUND = "#1a7f37", "#d4711b", "#e4e7ea", "#57606a"
 MOST_LABELS = 24  # ticks that an axis of runs can name
 MOST_NAMES = 10  # values of a parameter that stand side by side instead of to scale
 
@@ -83,27 +85,34 @@ def pass_rates(claims: pd.DataFrame) -> pd.DataFrame:
 def draw_verdicts(claims: pd.DataFrame) -> Figure:
     """Every claim in every run, and its pass rate with the Wilson interval."""
     rates = pass_rates(claims)
-    runs = list(dict.fromkeys(claims["run"]))
-    verdict = claims.groupby(["paper", "statement", "run"], sort=False)["holds"].all()
-    colours = np.array([[_colour(verdict, claim, run) for run in runs] for claim in _keys(rates)])
+    runs = claims.drop_duplicates("run")
+    verdicts = claims.groupby(["paper", "statement", "run"])["holds"].all().unstack("run")
+    verdicts = verdicts.reindex(index=list(_keys(rates)), columns=runs["run"]).to_numpy(object)
+    shades = np.select([verdicts == True, verdicts == False], [1, 2], 0)  # noqa: E712  # NaN: neither
 
     height = 1.3 + 0.42 * len(rates)
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, height), width_ratios=(3, 1), sharey=True, layout="constrained"
     )
-    left.imshow([[plt.matplotlib.colors.to_rgb(c) for c in row] for row in colours], aspect="auto")
-    for edge in range(1, len(runs)):
-        left.axvline(edge - 0.5, color="white", lw=1 if len(runs) < 60 else 0.2)
+    palette = ListedColormap([ABSENT, HOLDS, FAILS])
+    left.imshow(shades, cmap=palette, vmin=0, vmax=2, aspect="auto", interpolation="nearest")
+    for edge in range(1, len(runs) if len(runs) <= 100 else 1):
+        left.axvline(edge - 0.5, color="white", lw=1)
     for edge in range(1, len(rates)):
         left.axhline(edge - 0.5, color="white", lw=2)
     left.set_yticks(range(len(rates)), [textwrap.fill(s, 44) for s in rates["statement"]])
     left.tick_params(length=0)
-    _name_runs(left, claims.drop_duplicates("run"))
+    _name_runs(left, runs)
     left.set_title("claims by run", loc="left")
 
     errors = [rates["rate"] - rates["low"], rates["high"] - rates["rate"]]
     right.errorbar(
-        rates["rate"], range(len(rates)), xerr=np.clip(errors, 0, None), fmt="o", color="#1f2328"
+        rates["rate"],
+        range(len(rates)),
+        xerr=np.clip(errors, 0, None),
+        fmt="o",
+        color="#1f2328",
+        clip_on=False,
     )
     for y, row in enumerate(rates.itertuples()):
         right.annotate(
@@ -114,12 +123,8 @@ def draw_verdicts(claims: pd.DataFrame) -> Figure:
     right.spines[["top", "right", "left"]].set_visible(False)
     right.tick_params(axis="y", length=0)
     left.spines[:].set_visible(False)
-    handles = [
-        plt.Line2D([], [], marker="s", ls="", color=colour, label=label)
-        for colour, label in ((HOLDS, "holds"), (FAILS, "does not hold"), (ABSENT, "not measured"))
-        if colour in colours
-    ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False)
+    meanings = ((1, HOLDS, "holds"), (2, FAILS, "does not hold"), (0, ABSENT, "not measured"))
+    _draw_legend(figure, [("s", colour, w) for shade, colour, w in meanings if shade in shades])
     return figure
 
 
@@ -145,6 +150,9 @@ def draw_values(claims: pd.DataFrame, by: str | None = None, columns: int = 3) -
         axis.set_title(textwrap.fill(key[1], 42), fontsize=9, loc="left")
     for axis in axes.flat[len(keys) :]:
         axis.set_visible(False)
+    marks = ((r"$\bot$", BOUND, "claimed at least"), (r"$\top$", BOUND, "claimed at most"))
+    verdicts = (("o", HOLDS, "holds"), ("X", FAILS, "does not hold"))
+    _draw_legend(figure, [*marks, *verdicts])
     return figure
 
 
@@ -154,9 +162,9 @@ def _draw_claim(axis: Axes, claim: pd.DataFrame, by: str) -> None:
         width = 0.5 * min(np.diff(sorted(set(x))), default=1.0)
         turn = claim.groupby(by, dropna=False).cumcount()
         x = x + width * (turn / max(turn.max(), 1) - 0.5)
-    for side, bound in (("at least", "at_least"), ("at most", "at_most")):
-        if claim[bound].notna().any():
-            axis.plot(x, claim[bound], "_", color="#57606a", ms=9, mew=1.6, label=side)
+    for bound, side in (("at_least", TICKUP), ("at_most", TICKDOWN)):  # the side that is claimed
+        axis.plot(x, claim[bound], "_", color=BOUND, ms=9, mew=1.6)
+        axis.plot(x, claim[bound], ls="", marker=side, color=BOUND, ms=5)
     holds = claim["holds"].astype(bool)
     for verdict, colour, marker in ((True, HOLDS, "o"), (False, FAILS, "X")):
         chosen = (holds == verdict).to_numpy()
@@ -168,8 +176,13 @@ def _draw_claim(axis: Axes, claim: pd.DataFrame, by: str) -> None:
     axis.set_xlabel(by, fontsize=8)
     axis.set_ylabel(claim["unit"].iloc[0], fontsize=8)
     axis.tick_params(labelsize=8)
-    axis.legend(fontsize=7, frameon=False, title="claimed", title_fontsize=7, loc="best")
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_legend(figure: Figure, entries: Iterable[tuple[str, str, str]]) -> None:
+    """Marker, colour and words of each entry, above the panels."""
+    handles = [plt.Line2D([], [], marker=m, ls="", color=c, label=words) for m, c, words in entries]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False)
 
 
 def _positions(column: pd.Series) -> tuple[np.ndarray, list[str] | None]:
@@ -184,12 +197,6 @@ def _positions(column: pd.Series) -> tuple[np.ndarray, list[str] | None]:
 
 def _keys(rates: pd.DataFrame) -> Iterable[tuple[str, str]]:
     return zip(rates["paper"], rates["statement"], strict=True)
-
-
-def _colour(verdict: pd.Series, claim: tuple[str, str], run: str) -> str:
-    if (*claim, run) not in verdict.index:
-        return ABSENT
-    return HOLDS if verdict[(*claim, run)] else FAILS
 
 
 def _name_runs(axis: Axes, runs: pd.DataFrame) -> None:

@@ -140,7 +140,10 @@ def _keep(
                 return
             if outcome is not None:
                 run, (executed, result) = outcome
-                store(run, executed, result)
+                try:
+                    store(run, executed, result)
+                except OSError as error:
+                    raise SweepError(f"{run.folder} cannot be written: {error.strerror}") from error
                 results[run] = result
                 todo.discard(run)
                 failed += not finished(result)
@@ -156,7 +159,7 @@ def _keep(
                     failed=failed,
                     running=min(len(todo), sum(client.nthreads().values())),
                     seconds_left=(monotonic() - started) / ended * len(todo) if ended else None,
-                    dashboard=client.dashboard_link,
+                    dashboard=cluster.dashboard(client),
                 )
             )
 
@@ -166,7 +169,9 @@ def _write_tables(results: Results) -> None:
         try:
             tables.write(mine, folder)
         except OSError as error:
-            raise SweepError(f"the tables in {folder} cannot be written: {error}") from error
+            raise SweepError(
+                f"the tables in {folder} cannot be written: {error.strerror}"
+            ) from error
 
 
 def _write_summaries(results: Results) -> None:
