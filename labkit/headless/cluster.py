@@ -20,7 +20,7 @@ from queue import Empty, Queue
 from threading import Event, Thread
 from time import monotonic
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from labkit.headless.evidence import Failure
@@ -81,6 +81,7 @@ def local(workers: int) -> Iterator["distributed.Client"]:
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environ}),
         _started(workers) as cluster,
+        _replenished(cluster, workers),
         distributed.Client(cluster) as client,
     ):
         client.register_plugin(_deaf_to_interrupts())
@@ -104,6 +105,29 @@ def _started(workers: int) -> "distributed.LocalCluster":
         except RuntimeError as error:
             reason = error
     raise ClusterError(f"the workers do not start: {reason}") from reason
+
+
+@contextmanager
+def _replenished(cluster: "distributed.LocalCluster", workers: int) -> Iterator[None]:
+    """Replace what Dask does not: a worker that is killed again while it restarts is given up."""
+    from distributed import Status
+
+    alive = (Status.init, Status.starting, Status.running)
+    ended = Event()
+
+    def watch() -> None:
+        while not ended.wait(1):
+            lost = workers - sum(worker.status in alive for worker in cluster.workers.values())
+            if lost > 0:
+                cluster.scale(len(cluster.worker_spec) + lost)
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def _deaf_to_interrupts() -> "distributed.WorkerPlugin":
@@ -176,28 +200,47 @@ def outcomes(
     ClusterError
         if the scheduler is gone.
     """
+    from distributed.scheduler import KilledWorker
+
+    contents = {run.notebook.name: run.notebook.path for run in runs}
+    packed = {name: zlib.compress(_bare(path).encode()) for name, path in contents.items()}
+    options = {"timeout": timeout, "attempts": retries + 1, "identity": labkit_identity()}
+    suspects = []
+    for ended in _ended(client, runs, packed, options):
+        if ended is not None and isinstance(ended[1].exception(), KilledWorker):
+            suspects.append(ended[0])
+        else:
+            yield ended and (ended[0], _outcome(*ended))
+    # Dask blames every run that waited at a worker when it died; alone, the innocent ones pass.
+    for run in suspects:
+        for ended in _ended(client, [run], packed, options):
+            yield ended and (ended[0], _outcome(*ended))
+
+
+def _ended(
+    client: "distributed.Client",
+    runs: Sequence[Run],
+    packed: Mapping[str, bytes],
+    options: Mapping[str, Any],
+) -> Generator[tuple[Run, "distributed.Future"] | None]:
+    """Submit runs; yield each with its future as it ends, and None at least once a second."""
     ended: Queue = Queue()
-    sweep = uuid4().hex[:12]
-    pending: dict[distributed.Future, Run] = {}
-    for number, notebook in enumerate({run.notebook.name: run.notebook for run in runs}.values()):
-        # With every task, not shared by them: Dask would run most of them where the shared content
+    name = f"run-{uuid4().hex[:12]}"
+    futures = client.map(
+        _execute,
+        runs,
+        # With every run, not shared by them: Dask would put most of them where the shared content
         # lies, and scattered content would be lost for good with the worker that holds it.
-        content = zlib.compress(_bare(notebook.path).encode())
-        chosen = [run for run in runs if run.notebook.name == notebook.name]
+        [packed[run.notebook.name] for run in runs],
         # Tuples make one group of these tasks: Dask then queues them on the scheduler, and a worker
         # that dies takes no queue along.
-        futures = client.map(
-            _execute,
-            chosen,
-            [content] * len(chosen),
-            key=[(f"run-{sweep}-{number}", i) for i in range(len(chosen))],
-            timeout=timeout,
-            attempts=retries + 1,
-            identity=labkit_identity(),
-        )
-        pending |= dict(zip(futures, chosen, strict=True))
-    for future in pending:
+        key=[(name, i) for i in range(len(runs))],
+        **options,
+    )
+    pending = dict(zip(futures, runs, strict=True))
+    for future in futures:
         future.add_done_callback(ended.put)
+    del futures  # a future that is kept keeps its result in the memory of a worker
     seen = monotonic()
     try:
         while pending:
@@ -211,8 +254,7 @@ def outcomes(
                 continue
             if future.status in ("cancelled", "lost"):
                 raise ClusterError("the Dask scheduler is gone")
-            run = pending.pop(future)
-            yield run, _outcome(run, future)
+            yield pending.pop(future), future
     finally:
         if client.status == "running":
             client.cancel(list(pending))

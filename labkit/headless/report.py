@@ -86,8 +86,8 @@ def draw_verdicts(claims: pd.DataFrame) -> Figure:
     """Every claim in every run, and its pass rate with the Wilson interval."""
     rates = pass_rates(claims)
     runs = claims.drop_duplicates("run")
-    verdicts = claims.groupby(["paper", "statement", "run"])["holds"].all().unstack("run")
-    verdicts = verdicts.reindex(index=list(_keys(rates)), columns=runs["run"]).to_numpy(object)
+    holds = claims.groupby(["paper", "statement", "run"])["holds"].all().unstack("run")
+    verdicts = holds.reindex(index=list(_keys(rates)), columns=runs["run"]).to_numpy(object)
     shades = np.select([verdicts == True, verdicts == False], [1, 2], 0)  # noqa: E712  # NaN: neither
 
     height = 1.3 + 0.42 * len(rates)
