@@ -161,6 +161,7 @@ def result(**changes):
         "metrics": {"weight": 2.0},
         "missing": [],
         "error": None,
+        "peak_memory_mb": 61.5,
     }
     return headless.RunResult(**fields | changes)
 
@@ -206,9 +207,11 @@ def test_run_json_is_the_contract_whatever_the_outcome(
     assert (code, err) == (expected, "")
     document = json.loads(out)
     keys = ["notebook", "parameters", "status", "seconds", "output", "claims", "metrics", "missing"]
+    keys += ["peak_memory_mb"]
     assert [key for key in document if key != "error"] == keys
     assert ("error" in document) == ("error" in changes)
     assert document["output"] == "runs/an apple.ipynb"
+    assert document["peak_memory_mb"] == 61.5
     [(name, given, options)] = calls
     assert (name, given, options["out"]) == ("apples/01_one", {"sizes": [2]}, Path("o"))
     assert options["on_cell"] is None

@@ -106,6 +106,8 @@ def verify(
             raise UsageError(f"{notebook.name} has no parameter named seed")
         else:
             say(f"{notebook.name} is passed over: it has no parameter named seed")
+    if not runs:
+        raise UsageError("none of the notebooks has a parameter named seed")
     _go(runs, workers, scheduler, timeout, retries, dry_run)
 
 
@@ -156,14 +158,15 @@ def _go(
 
 
 def _print_plan(runs: Sequence[Run], workers: int | None) -> None:
+    workers = workers or cluster.default_workers(len(runs))
     results = {run: stored(run) for run in runs}
     rows = [(run.id, "finished" if finished(results[run]) else "to run", str(run)) for run in runs]
     print_table("Runs", ("folder", "state", "notebook and parameters"), rows)
     missing = [run for run in runs if not finished(results[run])]
-    workers = min(workers or cluster.default_workers(len(runs)), max(1, len(missing)))
+    workers = min(workers, max(1, len(missing)))
     seconds = estimate(results)
     print(
-        f"{len(runs)} runs: {len(runs) - len(missing)} finished, {len(missing)} to run; "
+        f"{_count(len(runs), 'run')}: {len(runs) - len(missing)} finished, {len(missing)} to run; "
         + (
             "no estimate: the notebook states no run time"
             if seconds is None

@@ -202,8 +202,9 @@ def outcomes(
     """
     from distributed.scheduler import KilledWorker
 
-    contents = {run.notebook.name: run.notebook.path for run in runs}
-    packed = {name: zlib.compress(_bare(path).encode()) for name, path in contents.items()}
+    # Read once: a notebook that is edited meanwhile is another one, with runs of its own.
+    paths = {run.notebook.path for run in runs}
+    packed = {path: zlib.compress(_bare(path).encode()) for path in paths}
     options = {"timeout": timeout, "attempts": retries + 1, "identity": labkit_identity()}
     suspects = []
     for ended in _ended(client, runs, packed, options):
@@ -220,7 +221,7 @@ def outcomes(
 def _ended(
     client: "distributed.Client",
     runs: Sequence[Run],
-    packed: Mapping[str, bytes],
+    packed: Mapping[Path, bytes],
     options: Mapping[str, Any],
 ) -> Generator[tuple[Run, "distributed.Future"] | None]:
     """Submit runs; yield each with its future as it ends, and None at least once a second."""
@@ -231,7 +232,7 @@ def _ended(
         runs,
         # With every run, not shared by them: Dask would put most of them where the shared content
         # lies, and scattered content would be lost for good with the worker that holds it.
-        [packed[run.notebook.name] for run in runs],
+        [packed[run.notebook.path] for run in runs],
         # Tuples make one group of these tasks: Dask then queues them on the scheduler, and a worker
         # that dies takes no queue along.
         key=[(name, i) for i in range(len(runs))],

@@ -4,6 +4,7 @@ Import it only when a notebook is about to run: papermill takes about two second
 """
 
 import asyncio
+import atexit
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ import psutil
 import zmq
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager, KernelManager
-from jupyter_core.utils import run_sync
+from jupyter_core.utils import ensure_event_loop, run_sync
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, CellTimeoutError, DeadKernelError
 from nbclient.output_widget import OutputWidget
@@ -296,3 +297,11 @@ def _ended(cell: NotebookNode, name: str, message: str) -> _Ended:
 
 
 papermill_engines.register("labkit", _Engine)
+
+
+@atexit.register
+def _close_loop() -> None:
+    """Close the event loop that `run_sync` opened: left to the end, it now and then complains."""
+    loop = ensure_event_loop()
+    if not loop.is_running():
+        loop.close()

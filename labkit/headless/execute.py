@@ -45,9 +45,9 @@ class RunResult:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RunResult":
         """What `as_dict` made."""
-        plain = {field.name: data.get(field.name) for field in fields(cls)}
-        error = plain["error"] and Failure(**plain["error"])
+        plain = {field.name: data[field.name] for field in fields(cls) if field.name != "error"}
         claims = [Claim(**claim) for claim in data["claims"]]
+        error = Failure(**data["error"]) if "error" in data else None
         return cls(**plain | {"output": Path(data["output"]), "claims": claims, "error": error})
 
 

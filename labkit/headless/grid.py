@@ -23,7 +23,7 @@ from labkit.headless.usage import UsageError
 Row = dict[str, Any]
 
 MOST = 100_000  # runs of one sweep: a slip such as seed=0:1000000000 must not fill the memory
-_RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(-?\d+))?")
+_RANGE = re.compile(r"(-?\d{1,99}):(-?\d{1,99})(?::(-?\d{1,99}))?")
 _OPENING = {"'": "'", '"': '"', "[": "]", "(": ")", "{": "}"}
 
 
@@ -68,8 +68,10 @@ def from_file(known: Iterable[Parameter], path: Path) -> list[Row]:
         raise UsageError(f"--params {path}: expected a .csv, .yaml or .yml file")
     try:
         rows = readers[path.suffix.lower()](path)
-    except (OSError, UnicodeDecodeError, csv.Error, yaml.YAMLError) as error:
-        raise UsageError(f"--params {path} cannot be read: {error}") from None
+    except (OSError, ValueError, csv.Error, yaml.YAMLError) as error:
+        raise UsageError(
+            f"--params {path} cannot be read: {' '.join(str(error).split())}"
+        ) from None
     if not rows:
         raise UsageError(f"--params {path} holds no rows")
     _refuse_too_many(len(rows))
@@ -103,7 +105,7 @@ def _refuse_too_many(count: int) -> None:
 def _values(parameter: Parameter, text: str) -> Sequence[Any]:
     if not text.strip():
         raise parameters.refusal(parameter, repr(text), "the list is empty")
-    numeric = {"int", "float"}.intersection(parameter.type.replace(" ", "").split("|"))
+    numeric = parameters.takes_numbers(parameter)
     values: list[Any] = []
     for item, quoted in _items(parameter, text):
         is_range = numeric and not quoted and ":" in item
@@ -122,12 +124,13 @@ def _range(parameter: Parameter, item: str) -> range:
     if step == 0:
         raise parameters.refusal(parameter, item, "its step is 0")
     found = range(first, end, step)
-    if not found:
+    count = max(0, -((first - end) // step))  # what len() tells, which fails on huge ranges
+    if not count:
         way = "up" if step > 0 else "down"
         raise parameters.refusal(
             parameter, item, f"the range is empty: it counts {way} from {first} to before {end}"
         )
-    _refuse_too_many(len(found))
+    _refuse_too_many(count)
     return found
 
 
@@ -161,7 +164,7 @@ def _unquoted(item: str) -> tuple[str, bool]:
     bare = item.strip()
     if len(bare) >= 2 and bare[0] == bare[-1] and bare[0] in "'\"":
         return bare[1:-1], True
-    return item, False
+    return bare, False
 
 
 # ------------------------------------------------------------------ files
@@ -169,11 +172,19 @@ def _unquoted(item: str) -> tuple[str, bool]:
 
 def _csv_rows(path: Path) -> list[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:  # a BOM is what Excel writes
-        lines = list(csv.DictReader(file, strict=True, restkey=""))
+        table = csv.DictReader(file, strict=True, restkey="")
+        header = list(table.fieldnames or ())
+        lines = list(table)
+    twice = {name for name in header if header.count(name) > 1}
+    if twice:
+        raise csv.Error(f"its header names {', '.join(sorted(twice))} twice")
     for number, line in enumerate(lines, 1):
         if "" in line or None in line.values():
             raise csv.Error(f"row {number} has more or fewer fields than the header")
-    return [{name.strip(): text for name, text in line.items() if text.strip()} for line in lines]
+    return [
+        {name.strip(): text.strip() for name, text in line.items() if text.strip()}
+        for line in lines
+    ]
 
 
 def _yaml_rows(path: Path) -> list[Mapping[str, Any]]:
@@ -190,6 +201,8 @@ def _row(by_name: Mapping[str, Parameter], row: Mapping[str, Any], where: str) -
         return {str(name): _value(by_name, str(name), value) for name, value in row.items()}
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{where}: a value contains itself") from None
 
 
 def _value(by_name: Mapping[str, Parameter], name: str, value: Any) -> Any:

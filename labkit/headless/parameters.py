@@ -170,6 +170,11 @@ def refusal(parameter: Parameter, shown: str, reason: str) -> UsageError:
     )
 
 
+def takes_numbers(parameter: Parameter) -> bool:
+    """Whether numbers are among the values of a parameter."""
+    return any(name in ("int", "float") for name, _ in _type(parameter.type))
+
+
 # ------------------------------------------------------------------ types
 
 # A type is a list of alternatives, each a name with its arguments: `list[int] | None` is

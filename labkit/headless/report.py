@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.markers import TICKDOWN, TICKUP
 from matplotlib.ticker import MaxNLocator
 
-from labkit.headless.tables import ABOUT, CLAIM, COST
+from labkit.headless.tables import ABOUT, CLAIM, COST, TABLES
 
 HOLDS, FAILS, ABSENT, BOUND = "#1a7f37", "#d4711b", "#e4e7ea", "#57606a"
 MOST_LABELS = 24  # ticks that an axis of runs can name
@@ -30,9 +30,12 @@ MOST_NAMES = 10  # values of a parameter that stand side by side instead of to s
 
 def read(folder: Path | str = ".") -> tuple[pd.DataFrame, pd.DataFrame]:
     """`results.csv` (one row a run) and `claims.csv` (one row a run and claim) of a sweep."""
-    texts = {"run": str, "error": str, "missing": str}  # a run's id may look like a number
-    results = pd.read_csv(Path(folder) / "results.csv", dtype=texts, keep_default_na=True)
-    claims = pd.read_csv(Path(folder) / "claims.csv", dtype={"run": str, "unit": str})
+    # An id may look like a number, and a text like "None": only an empty field means no value.
+    texts = {"run": str, "error": str, "missing": str, "unit": str, "statement": str}
+    results, claims = (
+        pd.read_csv(Path(folder) / name, dtype=texts, keep_default_na=False, na_values=[""])
+        for name in TABLES
+    )
     claims["unit"] = claims["unit"].fillna("")
     return results, claims
 
@@ -61,7 +64,8 @@ def pass_rates(claims: pd.DataFrame) -> pd.DataFrame:
     """One row a claim: in how many runs it holds, with a Wilson interval, and what was measured."""
     rows = []
     for (paper, statement), rows_of in claims.groupby(["paper", "statement"], sort=False):
-        holds, of = int(rows_of["holds"].sum()), len(rows_of)
+        verdicts = rows_of.groupby("run")["holds"].all()  # a run may make a statement twice
+        holds, of = int(verdicts.sum()), len(verdicts)
         low, high = wilson(holds, of)
         rows.append(
             {
@@ -190,9 +194,13 @@ def _positions(column: pd.Series) -> tuple[np.ndarray, list[str] | None]:
     numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if numeric and column.nunique() > MOST_NAMES:
         return column.to_numpy(dtype=float), None
-    words = column.astype(str)
+    words = column.map(_word)
     names = list(dict.fromkeys(words[column.sort_values().index] if numeric else words))
     return words.map(names.index).to_numpy(dtype=float), names
+
+
+def _word(value: object) -> str:
+    return "None" if value is None or value != value else str(value)  # NaN differs from itself
 
 
 def _keys(rates: pd.DataFrame) -> Iterable[tuple[str, str]]:
@@ -202,7 +210,7 @@ def _keys(rates: pd.DataFrame) -> Iterable[tuple[str, str]]:
 def _name_runs(axis: Axes, runs: pd.DataFrame) -> None:
     """Name the columns by what varies between them, as many as there is room for."""
     varied = parameters(runs)
-    words = [", ".join(f"{row[name]}" for name in varied) for _, row in runs.iterrows()]
+    words = [", ".join(map(_word, row)) for row in runs[varied].itertuples(index=False)]
     step = ceil(len(words) / MOST_LABELS)
     long = max(map(len, words), default=0) > 3
     axis.set_xticks(range(0, len(words), step), words[::step], rotation=90 if long else 0)

@@ -68,19 +68,20 @@ def plan(notebook: Notebook, rows: Iterable[Row], out: Path | str | None = None)
     runs: dict[str, Run] = {}
     for row in rows:
         values = notebook.defaults | parameters.check(notebook.parameters, row)
-        depends_on = json.dumps([content, values, labkit_identity()], sort_keys=True)
+        # Not JSON, which cannot tell a key 1 from a key "1".
+        depends_on = repr([content, sorted(values.items()), labkit_identity()])
         name = hashlib.sha256(depends_on.encode()).hexdigest()[:16]
         runs.setdefault(name, Run(notebook, values, row, out / "runs" / name))
     return list(runs.values())
 
 
 def digest(notebook: Notebook) -> str:
-    """A hash of a notebook's name and cells, not of their outputs."""
+    """A hash of a notebook's name, papers and cells, not of their outputs."""
     cells = [
         (cell["cell_type"], source_of(cell), sorted(tags_of(cell)))
         for cell in load(notebook.path)["cells"]
     ]
-    return hashlib.sha256(json.dumps([notebook.name, cells]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([notebook.name, notebook.papers, cells]).encode()).hexdigest()
 
 
 @cache

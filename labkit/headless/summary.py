@@ -91,5 +91,5 @@ def _content(folder: Path) -> str:
 def _made_from(path: Path) -> str | None:
     try:
         return json.loads(path.read_text(encoding="utf-8"))["metadata"]["labkit"]["made_from"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):  # absent, or no notebook of ours
         return None
