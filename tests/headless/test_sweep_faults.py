@@ -150,10 +150,25 @@ def test_a_run_that_kills_its_workers_is_given_up_and_the_others_finish(folder, 
     # The worker is the parent of the kernel: what a scheduler of memory does to the larger of both.
     code = "import os, signal\nif seed == 1: os.kill(os.getppid(), signal.SIGKILL)"
     write_notebook(folder / "short.ipynb", ("seed: int = 0", "parameters"), code)
-    code, _, err = finish(sweep(folder, "--workers", "1", runs=3))
+    impatient = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}  # the default is 3
+    code, _, err = finish(sweep(folder, "--workers", "1", runs=3, **impatient))
     assert code == 1
     assert "seed=1" in err and "workers died" in err and "Traceback" not in err
     assert [row["status"] for row in rows(folder / "out")] == ["ok", "error", "ok"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl")
+def test_a_kernel_dies_with_its_parent_also_within_native_code(folder, start, write_notebook):
+    # PyDLL keeps the interpreter's lock: no thread of the kernel can look whether its parent lives.
+    native = "open('begun', 'w').close()\nimport ctypes\nctypes.PyDLL(None).sleep(600)"
+    write_notebook(folder / "native.ipynb", native)
+    process = start("run", "native.ipynb", cwd=folder)
+    eventually((folder / "begun").exists)
+    kernels = [p for p in psutil.Process(process.pid).children() if kind(p) == "kernel"]
+    assert kernels
+    process.kill()
+    process.communicate()
+    assert psutil.wait_procs(kernels, timeout=3)[1] == []
 
 
 # ------------------------------------------------------------------ a full disk
