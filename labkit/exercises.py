@@ -13,6 +13,7 @@ where ``inputs(rng)`` draws one tuple of arguments. The convention of nbgrader (
 
 from collections.abc import Callable
 from html import escape
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -115,4 +116,4 @@ def _difference(answer: Any, expected: list[np.ndarray], rtol: float, atol: floa
 def _brief(argument: Any) -> str:
     if getattr(argument, "ndim", 0):
         return f"array of shape {tuple(argument.shape)}"
-    return f"{float(argument):.4g}" if np.isscalar(argument) else repr(argument)[:60]
+    return f"{argument:.4g}" if isinstance(argument, Real) else repr(argument)[:60]

@@ -30,6 +30,16 @@
 # Four prices for an active neuron, compared on photographs at equal quality: paying for the
 # *number* of active neurons takes a third of those that paying for the *sum* of activities takes.
 # 15 minutes to read, under a minute to run.
+#
+# ### Headless
+#
+# [**Sweeps: does a result hold, or did it hold once?**](headless/01_sweeps.ipynb)
+#
+# ![A claim at several seeds and settings, and its pass rates](headless/01_sweeps.png)
+#
+# A claim that holds at its author's seed fails at every third other one. Run a notebook over a grid
+# of parameters, read the tables, say what *k* of *n* is worth, and kill a worker in the middle.
+# 15 minutes to read, a minute to run.
 
 # %%
 from IPython.display import Markdown
@@ -51,7 +61,7 @@ table(
     [
         [
             f"[{notebook.title}]({notebook.name}.ipynb)",
-            ", ".join(atlas.paper(paper).title for paper in notebook.papers),
+            ", ".join(atlas.paper(paper).title for paper in notebook.papers) or "about the suite",
             f"{notebook.minutes:g}",
             ", ".join(sorted({status[paper] for paper in notebook.papers})),
         ]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # slow to import, and an extra
     import distributed
 
 EXTRA = "pip install 'labkit-notebooks[sweep]'"
-PATIENCE = 2.5  # seconds for a scheduler to answer at the start
+PATIENCE = 2  # seconds for a scheduler to answer at the start
 LOST = 30  # seconds without a scheduler until a sweep gives up
 NOTEBOOK_MEMORY = 2 * 2**30  # bytes of this machine that a local worker should find
 STARTS = 5  # tries to start the workers
@@ -208,7 +208,7 @@ def outcomes(
     options = {"timeout": timeout, "attempts": retries + 1, "identity": labkit_identity()}
     suspects = []
     for ended in _ended(client, runs, packed, options):
-        if ended is not None and isinstance(ended[1].exception(), KilledWorker):
+        if ended is not None and isinstance(ended[1], KilledWorker):
             suspects.append(ended[0])
         else:
             yield ended and (ended[0], _outcome(*ended))
@@ -223,8 +223,12 @@ def _ended(
     runs: Sequence[Run],
     packed: Mapping[Path, bytes],
     options: Mapping[str, Any],
-) -> Generator[tuple[Run, "distributed.Future"] | None]:
-    """Submit runs; yield each with its future as it ends, and None at least once a second."""
+) -> Generator[tuple[Run, Executed | BaseException] | None]:
+    """Submit runs; yield each with what came of it as it ends, and None at least once a second.
+
+    No future is kept any longer than that: Dask computes anew what it still has to keep, finished
+    or not, when the worker dies that holds it.
+    """
     ended: Queue = Queue()
     name = f"run-{uuid4().hex[:12]}"
     futures = client.map(
@@ -241,7 +245,7 @@ def _ended(
     pending = dict(zip(futures, runs, strict=True))
     for future in futures:
         future.add_done_callback(ended.put)
-    del futures  # a future that is kept keeps its result in the memory of a worker
+    del futures, future
     seen = monotonic()
     try:
         while pending:
@@ -255,7 +259,10 @@ def _ended(
                 continue
             if future.status in ("cancelled", "lost"):
                 raise ClusterError("the Dask scheduler is gone")
-            yield pending.pop(future), future
+            run = pending.pop(future)
+            came = future.exception() or future.result()
+            del future
+            yield run, came
     finally:
         if client.status == "running":
             client.cancel(list(pending))
@@ -271,10 +278,8 @@ def _bare(path: Path) -> str:
     return json.dumps(notebook)
 
 
-def _outcome(run: Run, future: "distributed.Future") -> Executed:
-    if future.status == "finished":
-        return future.result()
-    return None, _failed(run, future.exception())
+def _outcome(run: Run, came: Executed | BaseException) -> Executed:
+    return (None, _failed(run, came)) if isinstance(came, BaseException) else came
 
 
 def _failed(run: Run, error: BaseException) -> RunResult:
@@ -306,9 +311,9 @@ def _failed(run: Run, error: BaseException) -> RunResult:
 
 def _execute(
     run: Run, content: bytes, timeout: int | None, attempts: int, identity: str
-) -> Executed | None:
-    """One run, tried again if it errs; None if nobody wants it any more."""
-    from distributed import get_worker
+) -> Executed:
+    """One run, tried again if it errs; left to another worker if this one closes."""
+    from distributed import Reschedule, get_worker
 
     worker = get_worker()
     if identity != labkit_identity():
@@ -330,7 +335,9 @@ def _execute(
                     stop=stop,
                 )
             except KeyboardInterrupt:
-                return None
+                raise Reschedule from None
+            if result.status == "interrupted":
+                raise Reschedule
             if result.status != "error":
                 break
         return executed, result

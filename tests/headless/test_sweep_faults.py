@@ -263,6 +263,20 @@ def test_a_running_cluster_makes_the_same_table_and_stops_when_asked(
         eventually(lambda: not kernels_below(workers), seconds=15)
 
 
+def test_a_worker_that_is_told_to_leave_hands_its_run_to_another(cluster, folder, write_notebook):
+    # What a batch system does to a job at its time limit.
+    _, workers, address = cluster
+    write_notebook(
+        folder / "short.ipynb", ("seed: int = 0", "parameters"), "import time\ntime.sleep(4)"
+    )
+    process = sweep(folder, "--scheduler", address, runs=3)
+    eventually(lambda: len(kernels_below(workers)) == 2)
+    workers[0].terminate()
+    code, _, err = finish(process)
+    assert code == 0, err
+    assert [row["status"] for row in rows(folder / "out")] == ["ok"] * 3
+
+
 def test_a_scheduler_that_dies_ends_the_sweep_with_a_word_and_keeps_what_is_done(cluster, folder):
     scheduler, _, address = cluster
     process = sweep(folder, "--scheduler", address, runs=30)
