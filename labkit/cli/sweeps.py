@@ -13,7 +13,9 @@ from labkit import headless
 from labkit.cli.console import print_table, say, stop_signals
 from labkit.headless import Notebook, Run, RunResult, cluster, grid
 from labkit.headless.runs import stored
+from labkit.headless.summary import SUMMARY
 from labkit.headless.sweeps import Results, estimate, finished
+from labkit.headless.tables import TABLES
 from labkit.headless.usage import UsageError
 
 Workers = Annotated[
@@ -251,11 +253,16 @@ def _print_results(results: Results) -> None:
         for result in made:
             if result.status == "error":
                 say(f"  see {shlex.quote(str(result.output))}")
-        print(f"  {shlex.quote(str(folder / 'results.csv'))}, claims.csv, summary.ipynb")
+        for name in (*TABLES, SUMMARY):
+            if (folder / name).exists():
+                print(f"  {shlex.quote(str(folder / name))}")
 
 
 def _claim_lines(made: Sequence[RunResult], runs: int) -> list[str]:
-    """One line a claim: in how many of the runs it holds, what was measured, what is claimed."""
+    """One line a claim: in how many of the runs it holds, what was measured, what is claimed.
+
+    It is open where it holds in every run that measured it, and some did not.
+    """
     claims = [claim for result in made for claim in result.claims]
     lines = []
     for key in dict.fromkeys((claim.paper, claim.statement) for claim in claims):
@@ -263,8 +270,11 @@ def _claim_lines(made: Sequence[RunResult], runs: int) -> list[str]:
         holds = sum(all(claim.holds for claim in same) for same in measured if same)
         values = [claim.value for same in measured for claim in same]
         bounds = list(dict.fromkeys(claim.bound for same in measured for claim in same))
+        mark = (
+            "holds" if holds == runs else "open" if holds == sum(map(bool, measured)) else "FAILS"
+        )
         lines.append(
-            f"{'holds' if holds == runs else 'FAILS'} {holds} of {runs}  {': '.join(key)}: "
+            f"{mark} {holds} of {runs}  {': '.join(key)}: "
             f"{min(values):.4g} to {max(values):.4g} "
             f"(claimed {bounds[0]}{' and others' if len(bounds) > 1 else ''})"
         )
