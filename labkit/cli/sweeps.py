@@ -253,15 +253,14 @@ def _print_results(results: Results) -> None:
         for result in made:
             if result.status == "error":
                 say(f"  see {shlex.quote(str(result.output))}")
-        for name in (*TABLES, SUMMARY):
-            if (folder / name).exists():
-                print(f"  {shlex.quote(str(folder / name))}")
+        written = [name for name in (*TABLES, SUMMARY) if (folder / name).exists()]
+        print(f"  {shlex.quote(str(folder / written[0]))}, {', '.join(written[1:])}")
 
 
 def _claim_lines(made: Sequence[RunResult], runs: int) -> list[str]:
     """One line a claim: in how many of the runs it holds, what was measured, what is claimed.
 
-    It is open where it holds in every run that measured it, and some did not.
+    It is open where it holds in all runs that there were, and some were not.
     """
     claims = [claim for result in made for claim in result.claims]
     lines = []
@@ -270,9 +269,8 @@ def _claim_lines(made: Sequence[RunResult], runs: int) -> list[str]:
         holds = sum(all(claim.holds for claim in same) for same in measured if same)
         values = [claim.value for same in measured for claim in same]
         bounds = list(dict.fromkeys(claim.bound for same in measured for claim in same))
-        mark = (
-            "holds" if holds == runs else "open" if holds == sum(map(bool, measured)) else "FAILS"
-        )
+        untold = runs - len(made)
+        mark = "FAILS" if holds + untold < runs else "open" if untold else "holds"
         lines.append(
             f"{mark} {holds} of {runs}  {': '.join(key)}: "
             f"{min(values):.4g} to {max(values):.4g} "
