@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,7 +101,11 @@ def verify(
     130 interrupted.
     """
     runs: list[Run] = []
-    for notebook in [headless.find(name) for name in names] if names else headless.find_all():
+    notebooks = [headless.find(name) for name in dict.fromkeys(names or [])] or headless.find_all()
+    for name, number in Counter(notebook.name for notebook in notebooks).items():
+        if number > 1:
+            raise UsageError(f"{number} of the notebooks are called {name}; verify them one by one")
+    for notebook in notebooks:
         if any(parameter.name == "seed" for parameter in notebook.parameters):
             rows = grid.from_options(notebook.parameters, [f"seed={seeds}"])
             runs += headless.plan(notebook, rows, out / notebook.name)
@@ -244,9 +249,7 @@ def _print_results(results: Results) -> None:
         folder = next(iter(mine)).folder.parents[1]
         made = [result for result in mine.values() if result is not None]
         statuses = [result.status for result in made] + ["not run"] * (len(mine) - len(made))
-        counts = ", ".join(
-            f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)
-        )
+        counts = ", ".join(f"{number} {status}" for status, number in Counter(statuses).items())
         print(f"{notebook.name}: {_count(len(mine), 'run')}, {counts}")
         for line in _claim_lines(made, len(mine)):
             print(f"  {line}")

@@ -100,7 +100,7 @@ def sweep(
         for folder in sorted(folders):  # in one order, or two sweeps could wait for each other
             stack.enter_context(_locked(folder, stop, on_wait))
         results = {run: stored(run) for run in runs}
-        missing = [run for run in runs if not finished(results[run])]
+        missing = [run for run, result in results.items() if not finished(result)]
         if missing and not stop.is_set():
             workers = workers or cluster.default_workers(len(missing))
             try:

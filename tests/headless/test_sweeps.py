@@ -375,6 +375,17 @@ def test_verify_refuses_a_named_notebook_without_a_seed(labkit, elsewhere):
     assert not list(elsewhere.iterdir())
 
 
+def test_verify_takes_a_repeated_name_once_and_refuses_two_notebooks_of_one_name(
+    labkit, elsewhere, write_notebook
+):
+    for folder in "ab":
+        write_notebook(elsewhere / folder / "same.ipynb", ("seed: int = 0", "parameters"))
+    code, out, _ = labkit("verify", "a/same.ipynb", "a/same.ipynb", "--seeds", "0:3", "--dry-run")
+    assert code == 0 and "3 runs" in out
+    code, out, err = labkit("verify", "a/same.ipynb", "b/same.ipynb")
+    assert (code, out) == (2, "") and "2 of the notebooks are called same" in err
+
+
 def test_verify_reads_seeds_as_a_sweep_does(labkit, elsewhere):
     code, out, _ = labkit("verify", "apples/01_good", "--seeds", "5,7:9", "--dry-run")
     assert code == 0 and re.findall(r"seed=(\d+)", out) == ["5", "7", "8"]
