@@ -195,7 +195,7 @@ def _say_error(error: evidence.Failure) -> None:
     lines = "\n".join(error.traceback).splitlines()
     if lines:
         say("\n".join(lines[-12:]))
-    say(f"{error.where} raised {error.name}: {error.message}")
+    say(str(error))
 
 
 app.command("sweep", epilog="Example: labkit sweep sparse_coding/01_beyond_l1 -p seed=0:10")(

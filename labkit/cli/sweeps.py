@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +12,10 @@ import typer
 
 from labkit import headless
 from labkit.cli.console import print_table, say, stop_signals
-from labkit.headless import Notebook, Run, RunResult, cluster, grid
+from labkit.headless import Run, RunResult, cluster, grid
 from labkit.headless.runs import stored
 from labkit.headless.summary import SUMMARY
-from labkit.headless.sweeps import Results, estimate, finished
+from labkit.headless.sweeps import Results, by_folder, estimate, missing
 from labkit.headless.tables import TABLES
 from labkit.headless.usage import UsageError
 
@@ -167,13 +167,13 @@ def _go(
 def _print_plan(runs: Sequence[Run], workers: int | None) -> None:
     workers = workers or cluster.default_workers(len(runs))
     results = {run: stored(run) for run in runs}
-    rows = [(run.id, "finished" if finished(results[run]) else "to run", str(run)) for run in runs]
+    todo = set(missing(results))
+    rows = [(run.id, "to run" if run in todo else "finished", str(run)) for run in results]
     print_table("Runs", ("folder", "state", "notebook and parameters"), rows)
-    missing = [run for run in runs if not finished(results[run])]
-    workers = min(workers, max(1, len(missing)))
+    workers = min(workers, max(1, len(todo)))
     seconds = estimate(results)
     print(
-        f"{_count(len(runs), 'run')}: {len(runs) - len(missing)} finished, {len(missing)} to run; "
+        f"{_count(len(runs), 'run')}: {len(runs) - len(todo)} finished, {len(todo)} to run; "
         + (
             "no estimate: the notebook states no run time"
             if seconds is None
@@ -228,8 +228,7 @@ def _progress() -> Iterator[Callable[[headless.Progress], None]]:
 def _say_failure(run: Run, result: RunResult) -> None:
     """Tell of a failure as it happens; the last lines of a long sweep would tell hours later."""
     if result.error is not None:
-        error = result.error
-        say(f"{run}: {error.where} raised {error.name}: {error.message}")
+        say(f"{run}: {result.error}")
     broken = [claim.statement for claim in result.claims if not claim.holds]
     broken += [f"no claim of {paper} ran" for paper in result.missing if result.error is None]
     if broken:
@@ -239,18 +238,12 @@ def _say_failure(run: Run, result: RunResult) -> None:
 # ------------------------------------------------------------------ after
 
 
-def _notebooks(runs: Iterable[Run]) -> list[Notebook]:
-    return list({run.notebook.name: run.notebook for run in runs}.values())
-
-
 def _print_results(results: Results) -> None:
-    for notebook in _notebooks(results):
-        mine = {run: r for run, r in results.items() if run.notebook.name == notebook.name}
-        folder = next(iter(mine)).folder.parents[1]
+    for folder, mine in by_folder(results).items():
         made = [result for result in mine.values() if result is not None]
         statuses = [result.status for result in made] + ["not run"] * (len(mine) - len(made))
         counts = ", ".join(f"{number} {status}" for status, number in Counter(statuses).items())
-        print(f"{notebook.name}: {_count(len(mine), 'run')}, {counts}")
+        print(f"{next(iter(mine)).notebook.name}: {_count(len(mine), 'run')}, {counts}")
         for line in _claim_lines(made, len(mine)):
             print(f"  {line}")
         for result in made:

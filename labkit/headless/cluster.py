@@ -11,7 +11,7 @@ import signal
 import tempfile
 import traceback
 import zlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -113,20 +113,31 @@ def _replenished(cluster: "distributed.LocalCluster", workers: int) -> Iterator[
     from distributed import Status
 
     alive = (Status.init, Status.starting, Status.running)
-    ended = Event()
+
+    def look() -> None:
+        lost = workers - sum(worker.status in alive for worker in cluster.workers.values())
+        if lost > 0:
+            cluster.scale(len(cluster.worker_spec) + lost)
+
+    with _every(1, look):
+        yield
+
+
+@contextmanager
+def _every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
+    """Call a function again and again in a thread of its own, until left."""
+    left = Event()
 
     def watch() -> None:
-        while not ended.wait(1):
-            lost = workers - sum(worker.status in alive for worker in cluster.workers.values())
-            if lost > 0:
-                cluster.scale(len(cluster.worker_spec) + lost)
+        while not left.wait(seconds):
+            look()
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
     try:
         yield
     finally:
-        ended.set()
+        left.set()
         watcher.join()
 
 
@@ -158,7 +169,7 @@ def running(address: str) -> Iterator["distributed.Client"]:
         try:
             client = stack.enter_context(distributed.Client(address, timeout=PATIENCE))
             identities = client.run(labkit_identity)
-        except (OSError, ValueError, TimeoutError) as error:
+        except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise UsageError(
                 f"--scheduler {address}: no Dask scheduler answers there ({reason}); "
@@ -286,12 +297,10 @@ def _failed(run: Run, error: BaseException) -> RunResult:
     """A run of which no notebook came back."""
     from distributed.scheduler import KilledWorker
 
-    message = str(error)
+    message, told = str(error), traceback.format_exception(error)
     if isinstance(error, KilledWorker):
-        message = (
-            f"{error.allowed_failures + 1} workers died while they ran it: killed, or out of memory"
-        )
-    told = traceback.format_exception(error) if not isinstance(error, KilledWorker) else []
+        deaths = error.allowed_failures + 1
+        message, told = f"{deaths} workers died while they ran it: killed, or out of memory", []
     return RunResult(
         notebook=run.notebook.name,
         parameters=run.parameters,
@@ -351,20 +360,13 @@ def _stop_if_unwanted(worker: "distributed.Worker", key: object) -> Iterator[Eve
     """
     from distributed import Status
 
-    stop, ended = Event(), Event()
+    stop = Event()
 
-    def watch() -> None:
-        while not ended.wait(0.5):
-            tasks: Mapping = worker.state.tasks
-            closing = worker.status in (Status.closing, Status.closed, Status.failed)
-            if closing or key not in tasks or tasks[key].state == "cancelled":
-                stop.set()
-                return
+    def look() -> None:
+        tasks: Mapping = worker.state.tasks
+        closing = worker.status in (Status.closing, Status.closed, Status.failed)
+        if closing or key not in tasks or tasks[key].state == "cancelled":
+            stop.set()
 
-    watcher = Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
+    with _every(0.5, look):
         yield stop
-    finally:
-        ended.set()
-        watcher.join()

@@ -270,9 +270,7 @@ class _Engine(NBClientEngine):
         except _Ended:
             session.interrupted = session.stop.is_set()
         except RuntimeError as error:
-            if (
-                client is not None and client.done
-            ):  # the kernel died later, which takes nothing back
+            if client.done:  # the kernel died later, which takes nothing back
                 client.set_widgets_metadata()
             else:  # no kernel came up
                 code = [cell for cell in nb_man.nb.cells if cell.cell_type == "code"]

@@ -33,6 +33,9 @@ class Failure:
         """The place in words."""
         return "a widget" if self.cell is None else f"cell {self.cell} ({self.line})"
 
+    def __str__(self) -> str:
+        return f"{self.where} raised {self.name}: {self.message}"
+
 
 def claims(notebook: dict[str, Any]) -> list[Claim]:
     """All claims, in the order of the cells; one that is merely shown again counts once.

@@ -40,14 +40,13 @@ def from_options(known: Iterable[Parameter], pairs: Iterable[str]) -> list[Row]:
         another type, more than `MOST` combinations.
     """
     by_name = {parameter.name: parameter for parameter in known}
-    axes: dict[str, Sequence[Any]] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise UsageError(f"-p {pair!r} is no pair; write -p NAME=V1,V2,... or -p NAME=0:10")
-        if name in axes:
-            raise UsageError(f"parameter {name} is given twice; list all its values after one -p")
-        axes[name] = _values(parameters.known_by(by_name, name), text)
+    split = parameters.split_pairs(
+        by_name,
+        pairs,
+        form="-p NAME=V1,V2,... or -p NAME=0:10",
+        once="list all its values after one -p",
+    )
+    axes = {parameter.name: _values(parameter, text) for parameter, text in split}
     _refuse_too_many(prod(map(len, axes.values())))
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 

@@ -8,7 +8,7 @@ elements (``list[int]``), ``X | None`` and ``Literal[...]``.
 import ast
 import io
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -103,15 +103,31 @@ def from_text(known: Iterable[Parameter], pairs: Iterable[str]) -> dict[str, Any
         for a malformed pair, an unknown or repeated name, a value of another type.
     """
     by_name = {parameter.name: parameter for parameter in known}
-    values: dict[str, Any] = {}
+    form = f"-p NAME=VALUE; {_accepted(by_name)}"
+    split = split_pairs(by_name, pairs, form=form, once="give it once")
+    return {parameter.name: read(parameter, text) for parameter, text in split}
+
+
+def split_pairs(
+    by_name: Mapping[str, Parameter], pairs: Iterable[str], *, form: str, once: str
+) -> Iterator[tuple[Parameter, str]]:
+    """Each parameter of ``-p NAME=...`` with the text after the equals sign.
+
+    Raises
+    ------
+    UsageError
+        for a malformed pair (`form` says how to write it), a repeated name (`once`, what to do
+        instead), an unknown one.
+    """
+    seen = set()
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise UsageError(f"-p {pair!r} is no pair; write -p NAME=VALUE; {_accepted(by_name)}")
-        if name in values:
-            raise UsageError(f"parameter {name} is given twice; give it once")
-        values[name] = read(known_by(by_name, name), text)
-    return values
+            raise UsageError(f"-p {pair!r} is no pair; write {form}")
+        if name in seen:
+            raise UsageError(f"parameter {name} is given twice; {once}")
+        seen.add(name)
+        yield known_by(by_name, name), text
 
 
 def read(parameter: Parameter, text: str) -> Any:

@@ -39,6 +39,11 @@ class Run:
         return self.folder.name
 
     @property
+    def out(self) -> Path:
+        """The folder of its sweep, with the tables."""
+        return self.folder.parents[1]
+
+    @property
     def output(self) -> Path:
         """The executed notebook."""
         return self.folder / f"{Path(self.notebook.name).name}.ipynb"
@@ -101,10 +106,8 @@ def stored(run: Run) -> RunResult | None:
     try:
         data = json.loads(run.record.read_text(encoding="utf-8"))
         return replace(RunResult.from_dict(data), output=run.output)  # the folder may have moved
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, KeyError, TypeError):  # a crash of the machine can empty a renamed file
-        return None
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None  # none yet; or a crash of the machine emptied the renamed file
 
 
 def store(run: Run, executed: str | None, result: RunResult) -> None:

@@ -72,9 +72,8 @@ def write(folder: Path, name: str) -> None:
     )
     notebook = Notebook("summary", path.absolute(), name, [], None, [])
     executed, result = execute(notebook, nbformat.writes(made), {}, path)
-    error = result.error
-    if error is not None:
-        raise RuntimeError(f"{error.where} raised {error.name}: {error.message}")
+    if result.error is not None:
+        raise RuntimeError(str(result.error))
     write_atomic(path, executed)
 
 

@@ -90,7 +90,7 @@ def sweep(
         if it was stopped while it waited for another sweep.
     """
     stop = stop or Event()
-    folders = {run.folder.parents[1] for run in runs}
+    folders = {run.out for run in runs}
     cluster.require()
     tables.refuse_ambiguous(runs)
     for folder in folders:
@@ -100,13 +100,13 @@ def sweep(
         for folder in sorted(folders):  # in one order, or two sweeps could wait for each other
             stack.enter_context(_locked(folder, stop, on_wait))
         results = {run: stored(run) for run in runs}
-        missing = [run for run, result in results.items() if not finished(result)]
-        if missing and not stop.is_set():
-            workers = workers or cluster.default_workers(len(missing))
+        todo = missing(results)
+        if todo and not stop.is_set():
+            workers = workers or cluster.default_workers(len(todo))
             try:
                 if client is None:
-                    client = stack.enter_context(cluster.local(min(workers, len(missing))))
-                outcomes = cluster.outcomes(client, missing, timeout=timeout, retries=retries)
+                    client = stack.enter_context(cluster.local(min(workers, len(todo))))
+                outcomes = cluster.outcomes(client, todo, timeout=timeout, retries=retries)
                 _keep(outcomes, results, client, stop, on_progress, on_end)
             except (cluster.ClusterError, OSError) as error:
                 raise SweepError(str(error)) from error
@@ -116,8 +116,12 @@ def sweep(
     return results
 
 
-def finished(result: RunResult | None) -> bool:
-    """Whether a run need not be run again."""
+def missing(results: Results) -> list[Run]:
+    """The runs that are still to be run, or to be run again."""
+    return [run for run, result in results.items() if not _finished(result)]
+
+
+def _finished(result: RunResult | None) -> bool:
     return result is not None and result.status in FINISHED
 
 
@@ -131,9 +135,10 @@ def _keep(
 ) -> None:
     """Store what the cluster delivers, until it is all there or the sweep is stopped."""
     started = written = monotonic()
-    todo = {run for run, result in results.items() if not finished(result)}
+    todo = set(missing(results))
     total = len(todo)
     failed = 0
+    dashboard = cluster.dashboard(client)
     with closing(outcomes):
         for outcome in outcomes:
             if stop.is_set():
@@ -146,7 +151,7 @@ def _keep(
                     raise SweepError(f"{run.folder} cannot be written: {error.strerror}") from error
                 results[run] = result
                 todo.discard(run)
-                failed += not finished(result)
+                failed += not _finished(result)
                 on_end(run, result)
                 if monotonic() - written > TABLE_SECONDS:
                     _write_tables(results)
@@ -159,13 +164,13 @@ def _keep(
                     failed=failed,
                     running=min(len(todo), sum(client.nthreads().values())),
                     seconds_left=(monotonic() - started) / ended * len(todo) if ended else None,
-                    dashboard=cluster.dashboard(client),
+                    dashboard=dashboard,
                 )
             )
 
 
 def _write_tables(results: Results) -> None:
-    for folder, mine in _by_folder(results).items():
+    for folder, mine in by_folder(results).items():
         try:
             tables.write(mine, folder)
         except OSError as error:
@@ -175,17 +180,18 @@ def _write_tables(results: Results) -> None:
 
 
 def _write_summaries(results: Results) -> None:
-    for folder, mine in _by_folder(results).items():
+    for folder, mine in by_folder(results).items():
         try:
             summary.write(folder, next(iter(mine)).notebook.name)
         except (OSError, RuntimeError) as error:
             raise SweepError(f"the summary in {folder} cannot be made: {error}") from error
 
 
-def _by_folder(results: Results) -> dict[Path, dict[Run, RunResult | None]]:
+def by_folder(results: Results) -> dict[Path, dict[Run, RunResult | None]]:
+    """The results that belong into the tables of each folder."""
     folders: dict[Path, dict[Run, RunResult | None]] = {}
     for run, result in results.items():
-        folders.setdefault(run.folder.parents[1], {})[run] = result
+        folders.setdefault(run.out, {})[run] = result
     return folders
 
 
@@ -195,13 +201,13 @@ def estimate(results: Results) -> float | None:
     Each takes as long as finished runs of the same notebook did, else as its author states.
     """
     total = 0.0
-    for mine in _by_folder(results).values():
-        missing = [run for run, result in mine.items() if not finished(result)]
-        measured = [result.seconds for result in mine.values() if result and finished(result)]
-        stated = [60 * run.notebook.minutes for run in missing if run.notebook.minutes is not None]
-        if missing and not measured + stated:
+    for mine in by_folder(results).values():
+        todo = missing(mine)
+        measured = [result.seconds for result in mine.values() if result and _finished(result)]
+        stated = [60 * run.notebook.minutes for run in todo if run.notebook.minutes is not None]
+        if todo and not measured + stated:
             return None
-        total += len(missing) * median(measured or stated) if missing else 0.0
+        total += len(todo) * median(measured or stated) if todo else 0.0
     return total
 
 

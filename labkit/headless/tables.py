@@ -61,12 +61,11 @@ def _row(run: Run, result: RunResult | None) -> dict[str, Any]:
     for name, claim in _named(result.claims):
         row |= {f"claim: {name}": claim.value, f"holds: {name}": claim.holds}
     row |= {f"metric: {name}": value for name, value in result.metrics.items()}
-    error = result.error
     return row | {
         "seconds": result.seconds,
         "peak_memory_mb": result.peak_memory_mb,
         "missing": " ".join(result.missing),
-        "error": error and f"{error.where} raised {error.name}: {error.message}",
+        "error": result.error and str(result.error),
         "notebook": result.output.as_posix(),
     }
 
