@@ -20,6 +20,7 @@ class Failure:
     """An error in a notebook, and the cell it arose in, counted from 1 as the author wrote them.
 
     `cell` is None for an error within a widget: Jupyter shows it there and lets the notebook go on.
+    Where no notebook came back at all, `line` says what failed instead.
     """
 
     cell: int | None
@@ -31,7 +32,7 @@ class Failure:
     @property
     def where(self) -> str:
         """The place in words."""
-        return "a widget" if self.cell is None else f"cell {self.cell} ({self.line})"
+        return (self.line or "a widget") if self.cell is None else f"cell {self.cell} ({self.line})"
 
     def __str__(self) -> str:
         return f"{self.where} raised {self.name}: {self.message}"

@@ -153,6 +153,7 @@ def test_a_run_that_kills_its_workers_is_given_up_and_the_others_finish(folder, 
     impatient = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}  # the default is 3
     code, _, err = finish(sweep(folder, "--workers", "1", runs=3, **impatient))
     assert code == 1
+    assert "a worker raised KilledWorker" in err
     assert "seed=1" in err and "workers died" in err and "Traceback" not in err
     assert [row["status"] for row in rows(folder / "out")] == ["ok", "error", "ok"]
 
