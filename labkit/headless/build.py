@@ -61,10 +61,10 @@ def build(source: Path) -> Path:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellControlSignal, DeadKernelError
 
-    from labkit.headless.engine import record_widgets, this_interpreter_kernel
+    from labkit.headless.engine import own_event_loop, record_widgets, this_interpreter_kernel
 
     notebook = from_source(source)
-    with this_interpreter_kernel() as kernel:
+    with own_event_loop(), this_interpreter_kernel() as kernel:
         client = NotebookClient(
             notebook,
             km=kernel,

@@ -4,7 +4,6 @@ Import it only when a notebook is about to run: papermill takes about two second
 """
 
 import asyncio
-import atexit
 import logging
 import os
 import re
@@ -77,7 +76,7 @@ def execute(
     notebook.metadata.pop("papermill", None)
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in tags_of(cell)]
     # The error stands in the outputs, and papermill has put its markers: nothing to raise again.
-    with suppress(PapermillExecutionError):
+    with own_event_loop(), suppress(PapermillExecutionError):
         papermill.execute_notebook(
             notebook,
             None,  # papermill would write the whole file twice per cell, and not atomically
@@ -92,6 +91,20 @@ def execute(
     assert executed is not None, "papermill did not call the engine"
     executed.metadata.papermill.update(input_path=f"{name}.ipynb", output_path=f"{name}.ipynb")
     return executed
+
+
+@contextmanager
+def own_event_loop() -> Iterator[None]:
+    """Close the event loop that `run_sync` opens, one in each thread, and in each task of Dask.
+
+    Left to the garbage collector, a loop now and then complains that its socket was closed before.
+    """
+    try:
+        yield
+    finally:
+        loop = ensure_event_loop()
+        if not loop.is_running():  # that of a Jupyter kernel, in whose cell this is called
+            loop.close()
 
 
 @contextmanager
@@ -121,6 +134,7 @@ def this_interpreter_kernel() -> Iterator[AsyncKernelManager]:
     Thread(target=_see_off, args=(manager,), name="end of a kernel").start()
 
 
+@own_event_loop()
 def _see_off(manager: AsyncKernelManager) -> None:
     """Ask a kernel to end, and kill it where that takes too long.
 
@@ -134,10 +148,7 @@ def _see_off(manager: AsyncKernelManager) -> None:
             client.shutdown(reply=True, timeout=PATIENCE)
         psutil.Process(_pid(manager)).wait(PATIENCE)
 
-    async def kill() -> None:
-        await manager.shutdown_kernel(now=True)
-
-    asyncio.run(kill())  # not run_sync, which leaves an event loop behind in each thread
+    run_sync(manager.shutdown_kernel)(now=True)
 
 
 def _pid(manager: KernelManager) -> int:
@@ -295,11 +306,3 @@ def _ended(cell: NotebookNode, name: str, message: str) -> _Ended:
 
 
 papermill_engines.register("labkit", _Engine)
-
-
-@atexit.register
-def _close_loop() -> None:
-    """Close the event loop that `run_sync` opened: left to the end, it now and then complains."""
-    loop = ensure_event_loop()
-    if not loop.is_running():
-        loop.close()

@@ -1,5 +1,6 @@
 """Runs that start a kernel: as few as possible, each looked at from several sides."""
 
+import asyncio
 import json
 import os
 import sys
@@ -158,6 +159,23 @@ def test_a_run_that_never_began_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         headless.run("pears/03_errs", out=tmp_path, stop=stop)
     assert not list(tmp_path.rglob("*.ipynb"))
+
+
+def test_no_event_loop_is_left_to_the_garbage_collector(tmp_path, write_notebook, monkeypatch):
+    # Python prints a traceback when it collects the socket of an open loop before the loop.
+    made = []
+    new_event_loop = asyncio.new_event_loop
+    monkeypatch.setattr(
+        asyncio, "new_event_loop", lambda: made.append(new_event_loop()) or made[-1]
+    )
+    path = str(write_notebook(tmp_path / "a.ipynb", "1"))
+    runs = threading.Thread(target=headless.run, args=(path,), kwargs={"out": tmp_path / "out"})
+    runs.start()
+    runs.join()
+    for thread in threading.enumerate():
+        if thread.name == "end of a kernel":
+            thread.join()
+    assert made and all(loop.is_closed() for loop in made)
 
 
 def test_another_python3_that_the_user_registered_does_not_win(tmp_path, monkeypatch):
