@@ -8,12 +8,13 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import IO, Any
 
 import nbformat
 import papermill
@@ -37,7 +38,7 @@ KERNEL = "python3"
 # As a script: not every notebook needs labkit. -P: this folder must not shadow installed packages.
 SCRIPT = Path(__file__).with_name("jupyter_kernel.py")
 COMMAND = [sys.executable, "-P", str(SCRIPT), "-f", "{connection_file}"]
-STDERR = 2  # of this process
+LAST_WORDS = 100  # lines of a kernel that died
 TIMEOUT = "CellTimeoutError"
 STOPPED = ("KeyboardInterrupt", "the run was stopped here")
 DIED = ("DeadKernelError", "the kernel died: out of memory, os._exit or a crash in native code")
@@ -189,10 +190,17 @@ class _Ended(Exception):
 class _Client(PapermillNotebookClient):
     """Stops when asked, and leaves in the cell in work the reason why the run ended there."""
 
-    def __init__(self, nb_man: NotebookExecutionManager, session: Session, **options: Any) -> None:
+    def __init__(
+        self,
+        nb_man: NotebookExecutionManager,
+        session: Session,
+        said: IO[bytes],
+        **options: Any,
+    ) -> None:
         super().__init__(nb_man, **options)
         record_widgets(self)
         self.session = session
+        self.said = said  # by the kernel past its own capture: logs, and where it crashed
         self.done = False  # every cell came to its end
 
     def papermill_execute_cells(self) -> None:
@@ -222,10 +230,15 @@ class _Client(PapermillNotebookClient):
             if stop.is_set():
                 raise _ended(cell, *STOPPED) from None
             if isinstance(error, DeadKernelError):
-                raise _ended(cell, *DIED) from None
+                raise _ended(cell, *DIED, self.last_words()) from None
             if isinstance(error, CellTimeoutError) or getattr(error, "ename", "") == TIMEOUT:
                 raise _ended(cell, TIMEOUT, f"the cell took over {self.timeout} s") from None
             raise
+
+    def last_words(self) -> list[str]:
+        """What the kernel said past its own capture: a crash in native code tells where it was."""
+        self.said.seek(0)
+        return self.said.read().decode(errors="replace").splitlines()[-LAST_WORDS:]
 
     async def _execute_cell(self, cell: NotebookNode, cell_index: int) -> NotebookNode:
         watch = asyncio.ensure_future(self._interrupt_when_asked())
@@ -263,42 +276,44 @@ class _Engine(NBClientEngine):
             if session.on_cell is not None:
                 session.on_cell(cell_index + 1, len(nb_man.nb.cells), first_line(cell.source))
 
-        client = _Client(
-            nb_man,
-            session,
-            log=LOG,
-            timeout=session.timeout,
-            interrupt_on_timeout=True,
-            error_on_timeout={"ename": TIMEOUT, "evalue": "", "traceback": []},
-            # The kernel's folder, not chdir: several runs may share this process.
-            resources={"metadata": {"path": str(session.folder)}},
-            on_cell_start=announce,
-        )
-        try:
-            with this_interpreter_kernel() as client.km:
-                # What a kernel prints past its own capture must not mix with a JSON document.
-                client.execute(cleanup_kc=False, stdout=STDERR)
-        except _Ended:
-            session.interrupted = session.stop.is_set()
-        except RuntimeError as error:
-            if client.done:  # the kernel died later, which takes nothing back
-                client.set_widgets_metadata()
-            else:  # no kernel came up
-                code = [cell for cell in nb_man.nb.cells if cell.cell_type == "code"]
-                for cell in [session.cell] if session.cell else code[:1]:
-                    _ended(cell, "RuntimeError", first_line(str(error)))
-        finally:
-            if client.kc is not None:
-                client.kc.stop_channels()
+        with tempfile.TemporaryFile() as said:
+            client = _Client(
+                nb_man,
+                session,
+                said,
+                log=LOG,
+                timeout=session.timeout,
+                interrupt_on_timeout=True,
+                error_on_timeout={"ename": TIMEOUT, "evalue": "", "traceback": []},
+                # The kernel's folder, not chdir: several runs may share this process.
+                resources={"metadata": {"path": str(session.folder)}},
+                on_cell_start=announce,
+            )
+            try:
+                with this_interpreter_kernel() as client.km:
+                    # Not to the terminal: a kernel that is interrupted complains of that at length.
+                    client.execute(cleanup_kc=False, stdout=said, stderr=said)
+            except _Ended:
+                session.interrupted = session.stop.is_set()
+            except RuntimeError as error:
+                if client.done:  # the kernel died later, which takes nothing back
+                    client.set_widgets_metadata()
+                else:  # no kernel came up
+                    code = [cell for cell in nb_man.nb.cells if cell.cell_type == "code"]
+                    for cell in [session.cell] if session.cell else code[:1]:
+                        _ended(cell, "RuntimeError", first_line(str(error)), client.last_words())
+            finally:
+                if client.kc is not None:
+                    client.kc.stop_channels()
 
 
-def _ended(cell: NotebookNode, name: str, message: str) -> _Ended:
+def _ended(cell: NotebookNode, name: str, message: str, words: Sequence[str] = ()) -> _Ended:
     """Put a reason into a cell as an error output; papermill then treats it as any failed cell.
 
     The kernel may have told where it was when it was stopped: that traceback is kept.
     """
     told = [output for output in cell.outputs if output.output_type == "error"]
-    traceback = told[-1].traceback if told else []
+    traceback = told[-1].traceback if told else list(words)
     reason = nbformat.v4.new_output("error", ename=name, evalue=message, traceback=traceback)
     cell.outputs = [output for output in cell.outputs if output.output_type != "error"] + [reason]
     cell.metadata.papermill.update(status=NotebookExecutionManager.FAILED, exception=True)

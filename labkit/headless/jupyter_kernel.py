@@ -5,6 +5,7 @@ code it does not look at all, and a parent that died before the first look is ne
 """
 
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != int(os.environ["JPY_PARENT_PID"]):
             sys.exit("the process that wanted this kernel is gone")
+    faulthandler.enable(os.dup(2))  # ipykernel redirects 2 itself into the cell's output
     from ipykernel import iostream, kernelapp
 
     # On leaving, one kernel in ten waits for a thread that has ended, ten seconds each for stdout

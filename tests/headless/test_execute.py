@@ -120,6 +120,14 @@ def test_a_dead_kernel_is_an_error_and_no_hang(tmp_path, write_notebook):
     assert "ran" in printed(json.loads(result.output.read_text()))
 
 
+def test_a_crash_in_native_code_tells_where_it_was(tmp_path, write_notebook, capfd):
+    path = write_notebook(tmp_path / "crashes.ipynb", "import ctypes\nctypes.string_at(0)")
+    result = headless.run(str(path), out=tmp_path / "out")
+    assert result.error.name == "DeadKernelError"
+    assert "Segmentation fault" in "\n".join(result.error.traceback)
+    assert capfd.readouterr() == ("", "")  # a JSON document may be all that is to stand there
+
+
 def test_a_cell_over_its_time_is_named_and_tells_where_it_was(tmp_path, write_notebook):
     path = write_notebook(tmp_path / "slow.ipynb", "import time\ntime.sleep(100)", "print('no')")
     result = headless.run(str(path), out=tmp_path / "out", timeout=1)
