@@ -40,7 +40,6 @@ def measure() -> list[Finding]:
         _memory(),
         _optional("distributed", "sweeps, on this machine or a cluster", "labkit-notebooks[sweep]"),
         _optional("pandas", "the summaries of sweeps", "labkit-notebooks[sweep]"),
-        _optional("numba", "fast kernels on the CPU; without it the PyTorch reference computes"),
         _optional("triton", "fast kernels on a GPU (Linux with CUDA); not needed on a CPU"),
         _chromium(),
     ]
