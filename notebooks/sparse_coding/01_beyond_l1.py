@@ -192,7 +192,7 @@ for name, T in THRESHOLDS.items():
     mine = ista(X_test[:50].double(), Phi_random.double(), 0.5, T, 50)
     kernel = sparse_code(
         X_test[:50].double(), Phi_random.double(), 0.5,
-        penalty=name, max_iter=50, tol=0, accelerate=False,
+        penalty=name, max_iter=50, tol=0, method="ista",
     )  # fmt: skip
     torch.testing.assert_close(mine, kernel)
 print("the kernel and the equations agree for", ", ".join(THRESHOLDS))
@@ -234,7 +234,7 @@ plt.show()
 def code(x, Phi, lam, penalty, n_iter=n_iter, init=None):
     """Proximal gradient for n_iter steps, the same number for every penalty."""
     return sparse_code(
-        x, Phi, float(lam), penalty=penalty, init=init, max_iter=n_iter, tol=0, accelerate=False
+        x, Phi, float(lam), penalty=penalty, init=init, max_iter=n_iter, tol=0, method="ista"
     )
 
 

@@ -96,7 +96,7 @@ def test_proximal_gradient_descends(penalty):
     x, D = problem()
     costs = [
         objective(
-            x, D, sparse_code(x, D, 0.2, penalty=penalty, tol=0, max_iter=k, accelerate=False),
+            x, D, sparse_code(x, D, 0.2, penalty=penalty, tol=0, max_iter=k, method="ista"),
             0.2, penalty,
         )
         for k in range(0, 60, 5)
@@ -141,11 +141,87 @@ def test_edge_shapes_and_layouts():
     assert not sparse_code(x, with_zero_atom, 0.1)[:, -1].any()
 
 
-def test_a_missing_back_end_falls_back_and_says_so_once():
+# ------------------------------------------------------------------ back ends and methods
+
+
+@pytest.mark.parametrize("method", ["ista", "fista", "lca"])
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_every_back_end_takes_the_steps_of_the_reference(backend, penalty, method):
+    x, D = problem(B=5, n=12, K=20)
+    arguments = {"penalty": penalty, "method": method, "max_iter": 25, "tol": 0}
+    expected = sparse_code(x, D, 0.15, backend="reference", **arguments)
+    found = sparse_code(x, D, 0.15, backend=backend, **arguments)
+    assert expected.any()
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 5, 3), (3, 33, 17), (40, 16, 130)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_working_set_reaches_the_gap_that_was_asked_for(shape, dtype):
+    B, n, K = shape
+    x, D = problem(seed=sum(shape), B=B, n=n, K=K, dtype=dtype)
+    for lam, tol in ((0.05, 1e-3), (0.3, 1e-5)):
+        found = sparse_code(x, D, lam, tol=tol, backend="cpu").double()
+        assert reference.duality_gap(x.double(), D.double(), found, lam).max() <= 1.01 * tol
+
+
+@pytest.mark.parametrize("init", [None, 0.5])
+def test_the_working_set_finds_the_minimum_of_the_reference(init):
     x, D = problem()
-    with pytest.warns(UserWarning, match="reference"):
-        told = sparse_code(x, D, 0.1, backend="gpu")
-    assert torch.equal(told, sparse_code(x, D, 0.1, backend="reference"))
+    start = None if init is None else torch.full((20, 60), init, dtype=torch.float64)
+    found = sparse_code(x, D, 0.2, init=start, tol=1e-12, backend="cpu")
+    expected = sparse_code(x, D, 0.2, tol=1e-13, max_iter=50_000, backend="reference")
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_atoms_that_repeat_do_not_trouble_the_working_set():
+    x, D = problem(B=4, n=10, K=8)
+    twice = torch.cat([D, D, -D], dim=1)
+    found = sparse_code(x, twice, 0.1, tol=1e-8, backend="cpu")
+    assert reference.duality_gap(x, twice, found, 0.1).max() <= 1.01e-8
+
+
+def test_lca_and_ista_rest_at_the_same_l1_code():
+    x, D = problem(B=4)
+    lca = sparse_code(x, D, 0.3, method="lca", tol=1e-10, max_iter=100_000)
+    ista = sparse_code(x, D, 0.3, method="ista", tol=1e-10, max_iter=100_000)
+    torch.testing.assert_close(lca, ista, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_a_row_does_not_depend_on_the_others_nor_on_threads(penalty):
+    x, D = problem(B=30, dtype=torch.float32)
+    before = torch.get_num_threads()
+    try:
+        together = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            together.append(sparse_code(x, D, 0.2, penalty=penalty, backend="cpu"))
+        alone = torch.cat([sparse_code(x[i : i + 1], D, 0.2, penalty=penalty) for i in range(30)])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(together[0], together[1]) and torch.equal(together[0], together[2])
+    torch.testing.assert_close(alone, together[0], rtol=0, atol=2e-3)  # both within tol
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    x, D = problem(B=3, dtype=torch.float32)
+    D = D[:, :30]
+    found = sparse_code(x.to(dtype), D.to(dtype), 0.3)
+    expected = sparse_code(x.to(dtype).float(), D.to(dtype).float(), 0.3)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, rtol=0.01, atol=0.01)
+
+
+def test_a_gradient_passes_through_the_reference():
+    x, D = problem(B=2, n=6, K=9)
+    D = D.clone().requires_grad_()
+    sparse_code(x, D, 0.3, method="ista", max_iter=20, tol=0).square().sum().backward()
+    assert D.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="backend 'cpu' has no gradient, and dictionary requires"):
+        sparse_code(x, D, 0.3, backend="cpu")
 
 
 @pytest.mark.parametrize(
@@ -155,18 +231,19 @@ def test_a_missing_back_end_falls_back_and_says_so_once():
         ({"lam": -1.0}, "lam"),
         ({"lam": float("nan")}, "lam"),
         ({"penalty": "l1"}, "soft, hard, half, cel0"),
-        ({"backend": "cuda"}, "reference, cpu, gpu"),
+        ({"backend": "cuda"}, "reference, cpu, gpu or None"),
         ({"x": torch.ones(2, 5, dtype=torch.float64)}, r"\(2, 5\)"),
-        ({"x": torch.full((2, 24), torch.nan, dtype=torch.float64)}, "NaN"),
-        ({"x": torch.ones(2, 24)}, "dtype"),
-        ({"x": torch.ones(2, 24, dtype=torch.int64)}, "float32 or float64"),
+        ({"x": torch.full((2, 24), torch.nan, dtype=torch.float64)}, "x must be finite"),
+        ({"x": torch.ones(2, 24)}, "must be float32 as x is"),
+        ({"x": torch.ones(2, 24, dtype=torch.int64)}, "x must be one of float32"),
         ({"dictionary": torch.zeros(24, 60, dtype=torch.float64)}, "zero"),
         ({"dictionary": 2 * problem()[1], "penalty": "cel0"}, "unit-norm"),
         ({"init": torch.zeros(3, 3, dtype=torch.float64)}, "init"),
         ({"tol": -1.0}, "tol"),
+        ({"method": "cd"}, "method must be one of ista, fista, lca"),
     ],
 )
 def test_bad_input_is_named(change, message):
     x, D = problem()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         sparse_code(**{"x": x, "dictionary": D, "lam": 0.1} | change)

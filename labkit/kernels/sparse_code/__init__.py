@@ -1,15 +1,12 @@
 """Batched sparse inference: codes of signals in an overcomplete dictionary."""
 
-import warnings
-
 import torch
 from torch import Tensor
 
-from labkit.kernels.sparse_code import reference
-from labkit.kernels.sparse_code.reference import PENALTIES
+from labkit.kernels import dispatch
+from labkit.kernels.sparse_code.reference import METHODS, PENALTIES
 
-BACKENDS = ("reference", "cpu", "gpu")
-_told: set[str] = set()
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def sparse_code(
@@ -18,30 +15,37 @@ def sparse_code(
     lam: float,
     *,
     penalty: str = "soft",
+    method: str | None = None,
     init: Tensor | None = None,
     max_iter: int = 5000,
     tol: float = 1e-4,
-    accelerate: bool | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Minimise 1/2 ||x - D a||^2 + lam sum_i C(a_i) over a, for every row of x.
 
     The formulas and their sources are in `reference.py`. For "soft" the result is the global
-    minimum; the other penalties are not convex, and what is found depends on `init`.
+    minimum; the other penalties are not convex, and what is found depends on `init` and `method`.
+    Every row stops by itself, so its code does not depend on the other rows.
 
     Parameters
     ----------
-    x : (B, n) float32 or float64 signals, one a row
+    x : (B, n) signals, one a row; half and bfloat16 are computed in float32
     dictionary : (n, K) atoms, one a column; "cel0" needs unit-norm atoms
     lam : weight of the penalty, positive; for "hard", a non-zero coefficient costs lam
     penalty : "soft" (l1), "hard" (l0), "half" (l1/2) or "cel0" (continuous exact l0)
+    method : "ista" (proximal gradient), "fista" (with momentum and restart; where the penalty is
+        not convex it need not descend) or "lca" (competing neurons); every back end takes the same
+        steps. By default what is fastest: for "soft" a working set solved by coordinate descent and
+        conjugate gradients on the CPU and fista elsewhere, for the other penalties ista
     init : (B, K) start; zeros by default
-    max_iter : most iterations
-    tol : stop once every row is this close to a minimum: the relative duality gap for "soft", the
-        proximal residual relative to the largest of |D^T x| for the others; 0 runs `max_iter`
-    accelerate : FISTA with restart instead of plain proximal gradient; by default for "soft" alone,
-        since it voids the guarantee of descent where the penalty is not convex
-    backend : "reference"; "cpu" and "gpu" fall back to it until they are built, and say so once
+    max_iter : most iterations of a row
+    tol : a row stops once it is this close to a minimum: the relative duality gap for "soft", the
+        proximal residual relative to the largest of |D^T x| for the others; looked at every ten
+        iterations. Rounding puts a floor under both, of about 1e-6 in float32. 0 runs `max_iter`,
+        or to where nothing changes any more
+    backend : "reference", "cpu", "gpu" or None, the device's own. Only the reference has a
+        gradient, through all its iterations; it is taken by default where one is asked for. The
+        CPU's holds the Gram matrix (K, K)
 
     Returns
     -------
@@ -49,20 +53,51 @@ def sparse_code(
 
     Raises
     ------
+    TypeError
+        for numbers that are not floating point, or mixed dtypes.
     ValueError
-        for shapes that do not fit, mixed dtypes or devices, NaN, infinities, an unknown penalty or
-        back end, lam <= 0, a dictionary of zeros, or atoms that are not unit-norm with "cel0".
+        for shapes that do not fit, mixed devices, NaN, infinities, an unknown penalty, method or
+        back end, lam <= 0, a dictionary of zeros, atoms that are not unit-norm with "cel0", or a
+        compiled back end where a gradient is asked for.
     """
-    _check(x, dictionary, lam, penalty, init, max_iter, tol, backend)
-    if backend in ("cpu", "gpu") and backend not in _told:
-        _told.add(backend)
-        warnings.warn(f"sparse_code has no {backend!r} back end; using reference", stacklevel=2)
+    _check(x, dictionary, lam, penalty, method, init, max_iter, tol)
+    backend = _choose(x, dictionary, init, backend)
     if x.numel() == 0 or dictionary.shape[1] == 0:
         return x.new_zeros(x.shape[0], dictionary.shape[1])
-    start = x.new_zeros(x.shape[0], dictionary.shape[1]) if init is None else init.clone()
-    accelerate = penalty == "soft" if accelerate is None else accelerate
-    solve = reference.fista if accelerate else reference.ista
-    return solve(x, dictionary, lam, penalty, start, max_iter, tol)
+
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    D = dictionary.to(dtype).contiguous()
+    signals = x.to(dtype).contiguous()
+    start = signals.new_zeros(len(x), D.shape[1])
+    if init is not None:
+        start = init.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+    if backend == "cpu" and penalty == "soft" and method is None:
+        from labkit.kernels.sparse_code.cpu import minimise_l1
+
+        return minimise_l1(signals, D, lam, start, max_iter, float(tol)).to(x.dtype)
+    if backend == "cpu":
+        from labkit.kernels.sparse_code.cpu import solve
+    elif backend == "gpu":
+        from labkit.kernels.sparse_code.gpu import solve
+    else:
+        from labkit.kernels.sparse_code.reference import solve
+    method = method or ("fista" if penalty == "soft" else "ista")
+    return solve(signals, D, lam, penalty, method, start, max_iter, float(tol)).to(x.dtype)
+
+
+def _choose(x: Tensor, dictionary: Tensor, init: Tensor | None, backend: str | None) -> str:
+    """The back end that computes; only the reference can where a gradient is asked for."""
+    asked = [t is not None and t.requires_grad for t in (x, dictionary, init)]
+    if not (torch.is_grad_enabled() and any(asked)):
+        return dispatch.choose("sparse_code", backend, x)
+    if backend in ("cpu", "gpu"):
+        name = ("x", "dictionary", "init")[asked.index(True)]
+        raise ValueError(
+            f"backend {backend!r} has no gradient, and {name} requires one: detach it, or take "
+            "backend='reference'"
+        )
+    return dispatch.choose("sparse_code", "reference" if backend is None else backend, x)
 
 
 def _check(
@@ -70,19 +105,23 @@ def _check(
     dictionary: Tensor,
     lam: float,
     penalty: str,
+    method: str | None,
     init: Tensor | None,
     max_iter: int,
     tol: float,
-    backend: str | None,
 ) -> None:
     if penalty not in PENALTIES:
-        raise ValueError(f"unknown penalty {penalty!r}: one of {', '.join(PENALTIES)}")
-    if backend is not None and backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}: one of {', '.join(BACKENDS)} or None")
+        raise ValueError(f"penalty must be one of {', '.join(PENALTIES)}, not {penalty!r}")
+    if method is not None and method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)} or None, not {method!r}")
     if not 0 < lam < float("inf"):
         raise ValueError(f"lam must be positive and finite, not {lam}")
     if max_iter < 0 or not tol >= 0:
         raise ValueError(f"max_iter and tol must not be negative: {max_iter}, {tol}")
+    tensors = {"x": x, "dictionary": dictionary} | ({} if init is None else {"init": init})
+    for name, tensor in tensors.items():
+        dispatch.check_floating(name, tensor, among=_DTYPES)
+        dispatch.check_like(name, tensor, "x", x)
     if x.ndim != 2 or dictionary.ndim != 2 or x.shape[1] != dictionary.shape[0]:
         raise ValueError(
             f"x must be (B, n) and dictionary (n, K), not {tuple(x.shape)} and "
@@ -92,19 +131,9 @@ def _check(
         raise ValueError(
             f"init must be (B, K) = {(x.shape[0], dictionary.shape[1])}, not {tuple(init.shape)}"
         )
-    for name, tensor in {"x": x, "dictionary": dictionary, "init": init}.items():
-        if tensor is None:
-            continue
-        if tensor.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"{name} must be float32 or float64, not {tensor.dtype}")
-        if tensor.dtype != x.dtype or tensor.device != x.device:
-            raise ValueError(
-                f"{name} must share dtype and device with x: {tensor.dtype} on {tensor.device} "
-                f"against {x.dtype} on {x.device}"
-            )
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} holds NaN or infinite values")
-    norms = dictionary.norm(dim=0)
+    for name, tensor in tensors.items():
+        dispatch.check_finite(name, tensor)
+    norms = dictionary.detach().float().norm(dim=0)
     if dictionary.numel() and not norms.any():
         raise ValueError("every atom of the dictionary is zero")
     if penalty == "cel0" and norms.numel() and (norms - 1).abs().max() > 1e-3:
