@@ -40,6 +40,16 @@
 # A claim that holds at its author's seed fails at every third other one. Run a notebook over a grid
 # of parameters, read the tables, say what *k* of *n* is worth, and kill a worker in the middle.
 # 15 minutes to read, a minute to run.
+#
+# ### Kernels
+#
+# [**How fast can it be? Kernels and the roofline**](kernels/01_how_fast.ipynb)
+#
+# ![Kernels below the two lines that no program can cross](kernels/01_how_fast.png)
+#
+# What the machine can do at most, what a loop must do at least, and how much lies between: spiking
+# neurons, synaptic delays and linear recurrences against the same loops in PyTorch. 15 minutes to
+# read, under a minute to run.
 
 # %%
 from IPython.display import Markdown

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from labkit import __version__, atlas, headless
-from labkit.cli import sweeps
+from labkit.cli import benchmarks, sweeps
 from labkit.cli.console import print_json, print_table, say, stop_signals
 from labkit.headless import evidence, parameters
 from labkit.headless.usage import UsageError, nearest
@@ -202,6 +202,7 @@ app.command("sweep", epilog="Example: labkit sweep sparse_coding/01_beyond_l1 -p
     sweeps.sweep
 )
 app.command("verify", epilog="Example: labkit verify --seeds 0:10")(sweeps.verify)
+app.command("bench", epilog="Example: labkit bench lif_scan --threads 1")(benchmarks.bench)
 
 
 # ------------------------------------------------------------------ lab, doctor, build

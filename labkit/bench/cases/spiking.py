@@ -1,0 +1,186 @@
+"""Spiking neurons: the LIF scan against snnTorch and SpikingJelly, and `fuse` on a network."""
+
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+from labkit.bench.measure import Case, Trial, agree, generator, moved
+from labkit.kernels import lif_scan
+
+TAU = 10.0  # steps; both conventions of a decay are exact for it
+
+
+def _lif(T: int, B: int, N: int, *, train: bool) -> Callable[[str], Trial]:
+    def build(device: str) -> Trial:
+        draw = generator(device)
+        x = 0.5 * torch.randn(T, B, N, generator=draw, device=device)
+        g = torch.randn(T, B, N, generator=draw, device=device)
+        x.requires_grad_(train)
+
+        def timed(forward: Callable[[], Tensor]) -> Callable[[], Tensor]:
+            def call() -> Tensor:
+                x.grad = None
+                with torch.set_grad_enabled(train):
+                    s = forward()
+                if train:
+                    s.backward(g)
+                return s.detach()
+
+            return call
+
+        peers, missing, same = {}, [], []
+        if find_spec("spikingjelly") is None:
+            missing.append("SpikingJelly")
+        else:
+            spikingjelly, options = _spikingjelly(x)
+            peers["SpikingJelly"] = timed(spikingjelly)
+            same.append(("SpikingJelly", spikingjelly, options))
+        if find_spec("snntorch") is None:
+            missing.append("snnTorch")
+        else:
+            snntorch = _snntorch(x, lambda: x)
+            peers["snnTorch"] = timed(snntorch)
+            if train:  # as one often reads it; backward then makes a gradient of all x each step
+                peers["snnTorch, x[t]"] = timed(_snntorch(x, lambda: (x[t] for t in range(T))))
+            same.append(("snnTorch", snntorch, {"reset_delay": True, "detach_reset": True}))
+
+        def check() -> None:
+            with torch.no_grad():
+                reference = lif_scan(x, 1 - 1 / TAU, backend="reference")
+                agree("its reference", lif_scan(x, 1 - 1 / TAU), reference)
+                for name, theirs, options in same:
+                    agree(name, lif_scan(x, 1 - 1 / TAU, **options), theirs())
+
+        ours = timed(lambda: lif_scan(x, 1 - 1 / TAU))
+        return Trial(ours, check, moved((20 if train else 8) * x.numel(), device), peers, missing)
+
+    return build
+
+
+def _spikingjelly(x: Tensor) -> tuple[Callable[[], Tensor], dict[str, str]]:
+    from spikingjelly.activation_based import functional, neuron, surrogate
+
+    node = neuron.LIFNode(
+        tau=TAU,
+        decay_input=False,
+        v_threshold=1.0,
+        v_reset=None,
+        surrogate_function=surrogate.ATan(),
+        step_mode="m",
+    ).to(x.device)
+
+    def forward() -> Tensor:
+        functional.reset_net(node)
+        return node(x)
+
+    return forward, {"leak": "subtract"}
+
+
+def _snntorch(x: Tensor, steps: Callable[[], Iterable[Tensor]]) -> Callable[[], Tensor]:
+    import snntorch
+
+    leaky = snntorch.Leaky(beta=1 - 1 / TAU).to(x.device)
+
+    def forward() -> Tensor:
+        mem, spikes = leaky.init_leaky(), []
+        for x_t in steps():
+            s, mem = leaky(x_t, mem)
+            spikes.append(s)
+        return torch.stack(spikes)
+
+    return forward
+
+
+def _network(device: str) -> Trial:
+    """One training step of a three-layer network, as snnTorch's tutorials write it."""
+    if find_spec("snntorch") is None:
+        raise ModuleNotFoundError("fuse needs snnTorch: pip install 'labkit-notebooks[bench]'")
+    import snntorch
+
+    from labkit.spiking import fuse
+
+    T, B, sizes = 100, 64, (140, 256, 256, 20)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(*sizes[i : i + 2]) for i in range(3))
+            self.neurons = nn.ModuleList(snntorch.Leaky(beta=0.9) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            mems = [neuron.init_leaky() for neuron in self.neurons]
+            spikes = []
+            for t in range(x.shape[0]):
+                s = x[t]
+                for i, (layer, neuron) in enumerate(zip(self.layers, self.neurons, strict=True)):
+                    s, mems[i] = neuron(layer(s), mems[i])
+                spikes.append(s)
+            return torch.stack(spikes)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Net().to(device)
+    draw = generator(device)
+    x = (torch.rand(T, B, sizes[0], generator=draw, device=device) < 0.05).float()
+    y = torch.randint(sizes[-1], (B,), generator=draw, device=device)
+    fused = fuse(net)
+
+    def step(model: nn.Module) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            model.zero_grad()
+            spikes = model(x)
+            nn.functional.cross_entropy(spikes.sum(0), y).backward()
+            return spikes.detach()
+
+        return call
+
+    def layers() -> None:
+        s = x.flatten(0, 1)
+        for layer in net.layers:
+            s = layer(s)
+        s.sum().backward()
+
+    return Trial(
+        step(fused),
+        lambda: agree("snnTorch", step(fused)(), step(net)()),
+        layers,
+        {"snnTorch": step(net)},
+    )
+
+
+CASES = [
+    Case(
+        "lif_scan",
+        "training, T 100, B 64, N 512",
+        "20 bytes a step",
+        _lif(100, 64, 512, train=True),
+    ),
+    Case(
+        "lif_scan",
+        "evaluation, T 100, B 64, N 512",
+        "8 bytes a step",
+        _lif(100, 64, 512, train=False),
+    ),
+    Case(
+        "lif_scan",
+        "training, T 500, B 16, N 512",
+        "20 bytes a step",
+        _lif(500, 16, 512, train=True),
+        devices=("cuda",),
+    ),
+    Case(
+        "lif_scan",
+        "training, T 500, B 16, N 16384",
+        "20 bytes a step",
+        _lif(500, 16, 16384, train=True),
+        devices=("cuda",),
+    ),
+    Case(
+        "fuse",
+        "training step, 140-256-256-20, T 100, B 64",
+        "its linear layers alone, all steps at once",
+        _network,
+    ),
+]
