@@ -76,22 +76,22 @@ def lif_scan(
     if x.ndim == 0:
         raise ValueError("x must be (T, ...), time first; it has no dimension")
     _check_names(reset, leak, surrogate, slope)
-    tau = _tau(decay)
-    decay = _parameter("decay", decay, x)
+    given, decay = decay, _parameter("decay", decay, x)
+    _check_decay(decay if isinstance(given, Tensor) else given)
+    tau = _tau(given)
     threshold = _parameter("threshold", threshold, x)
-    if not ((decay >= 0) & (decay <= 1)).all():
-        raise ValueError(f"decay must lie in [0, 1]; it is {_worst(decay)}")
     if v is not None:
         check_like("v", v, "x", x)
         if v.shape != x.shape[1:]:
             raise ValueError(f"v must be {tuple(x.shape[1:])} as x[0] is, not {tuple(v.shape)}")
     start = x.new_zeros(x.shape[1:]) if v is None else v
-    inputs = [x, decay, tau if isinstance(tau, Tensor) else decay.new_tensor(tau), threshold, start]
+    inputs = [x, decay, _parameter("tau", tau, x, check=False), threshold, start]
+    chosen = choose("lif_scan", backend, x)
     half = x.dtype in (torch.float16, torch.bfloat16)
-    if half:
-        inputs = [tensor.float() for tensor in inputs]
+    if half:  # the GPU reads x as it is
+        inputs = [x if chosen == "gpu" else x.float(), *(tensor.float() for tensor in inputs[1:])]
     s, voltage, last = _compute(
-        choose("lif_scan", backend, x),
+        chosen,
         inputs,
         tell=return_voltage,
         leak=leak,
@@ -124,11 +124,21 @@ def _compute(
     return gpu.lif_scan(*inputs, tell=tell, **options)
 
 
+def _check_decay(decay: float | Tensor) -> None:
+    if not isinstance(decay, Tensor):  # without a tensor, which would wait for a GPU
+        worst, inside = decay, 0 <= decay <= 1
+    else:
+        inside = bool(((decay >= 0) & (decay <= 1)).all())
+        worst = 0.0 if inside else float(decay.flatten()[(decay - 0.5).abs().argmax()])
+    if not inside:
+        raise ValueError(f"decay must lie in [0, 1]; it is {worst:.6g}")
+
+
 def _tau(decay: float | Tensor) -> float | Tensor:
     """1 / (1 - decay), in float64 for a number: decay = 1 - 1 / tau then gives tau back."""
     if isinstance(decay, Tensor):
         return 1 / (1 - decay)
-    return 1 / (1 - decay) if isinstance(decay, (int, float)) and decay != 1 else float("inf")
+    return 1 / (1 - decay) if decay != 1 else float("inf")
 
 
 def _check_names(reset: str, leak: str, surrogate: str, slope: float | None) -> None:
@@ -143,26 +153,24 @@ def _check_names(reset: str, leak: str, surrogate: str, slope: float | None) -> 
         raise ValueError(f"slope must be positive and finite, not {slope}")
 
 
-def _parameter(name: str, value: float | Tensor, x: Tensor) -> Tensor:
+def _parameter(name: str, value: float | Tensor, x: Tensor, *, check: bool = True) -> Tensor:
     """A number or a tensor as a tensor that broadcasts to x[0]."""
-    if isinstance(value, Tensor):
-        check_like(name, value, "x", x)
-        try:
-            fits = torch.broadcast_shapes(value.shape, x.shape[1:]) == x.shape[1:]
-        except RuntimeError:
-            fits = False
-        if not fits:
-            raise ValueError(
-                f"{name} must be a number or broadcast to x[0], {tuple(x.shape[1:])}; it is "
-                f"{tuple(value.shape)}"
-            )
-        check_finite(name, value)
+    if not isinstance(value, Tensor):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if check and not (number and isfinite(value)):
+            raise ValueError(f"{name} must be a finite number or a tensor, not {value!r}")
+        return torch.full((), value, dtype=x.dtype, device=x.device)
+    if not check:
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
-        raise ValueError(f"{name} must be a finite number or a tensor, not {value!r}")
-    return x.new_tensor(value)
-
-
-def _worst(decay: Tensor) -> float:
-    """The value farthest from [0, 1]."""
-    return float(decay.flatten()[(decay - 0.5).abs().argmax()])
+    check_like(name, value, "x", x)
+    try:
+        fits = torch.broadcast_shapes(value.shape, x.shape[1:]) == x.shape[1:]
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} must be a number or broadcast to x[0], {tuple(x.shape[1:])}; it is "
+            f"{tuple(value.shape)}"
+        )
+    check_finite(name, value)
+    return value
