@@ -41,7 +41,7 @@ def sparse_code(
     max_iter : most iterations of a row
     tol : a row stops once it is this close to a minimum: the relative duality gap for "soft", the
         proximal residual relative to the largest of |D^T x| for the others; looked at every ten
-        iterations. Rounding puts a floor under both, of about 1e-6 in float32. 0 runs `max_iter`,
+        iterations. Rounding puts a floor under both, of some 3e-6 in float32. 0 runs `max_iter`,
         or to where nothing changes any more
     backend : "reference", "cpu", "gpu" or None, the device's own. Only the reference has a
         gradient, through all its iterations; it is taken by default where one is asked for. The
