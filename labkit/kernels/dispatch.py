@@ -102,6 +102,11 @@ def check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None
     """Raise unless two tensors share dtype and device."""
     if value.dtype != other.dtype:
         raise TypeError(f"{name} must be {_dtype(other)} as {other_name} is, not {_dtype(value)}")
+    check_device(name, value, other_name, other)
+
+
+def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise unless two tensors lie on one device."""
     if value.device != other.device:
         raise ValueError(
             f"{name} must lie on {other.device} as {other_name} does, not on {value.device}"

@@ -89,7 +89,4 @@ def _check(
                 f"{name} must have the shape of theta, {tuple(theta.shape)}, "
                 f"not {tuple(value.shape)}"
             )
-        if value.device != theta.device:
-            raise ValueError(
-                f"{name} must lie on {theta.device} as theta does, not on {value.device}"
-            )
+        dispatch.check_device(name, value, "theta", theta)

@@ -20,10 +20,9 @@ from torch.autograd.function import once_differentiable
 from labkit.kernels import dispatch
 from labkit.kernels.delayed_linear import reference
 
-DENSE = (
-    0.25  # share of non-zero inputs from which matrix products are faster (140 -> 256, 25 steps)
-)
-DENSE_ROUNDED = 0.06  # likewise, for lanes of samples
+# Shares of non-zero inputs from which another way is faster, seen at 140 -> 256, 25 steps.
+DENSE = 0.25  # matrix products
+DENSE_ROUNDED = 0.06  # lanes of samples
 TILE = 64  # outputs at a time: the taps of all inputs fit the second cache, one block the first
 SCRATCH = 2**18  # elements of samples that are worked on together
 LANES, SPAN = 8, 128  # samples side by side, and steps at a time: eight inputs fit the first cache

@@ -144,9 +144,8 @@ def _backward(
         T = x.shape[0]
         large = x.size * x.itemsize > LARGE
         at_hand = np.empty((9, lanes + PAD), x.dtype)
-        charged = np.empty(
-            (chunk + 1, lanes + PAD), x.dtype
-        )  # h_t; first, what the chunk began with
+        # h_t of the chunk; before them, what it began with.
+        charged = np.empty((chunk + 1, lanes + PAD), x.dtype)
         starts = np.empty((chunk, lanes + PAD), x.dtype)  # what each h_t was charged from
         # In memory: LLVM does not vectorise a loop within one whose index visibly counts down.
         backwards = np.arange(chunk, -1, -1)

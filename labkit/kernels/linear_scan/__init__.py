@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from labkit.kernels.dispatch import check_finite, check_floating, choose
+from labkit.kernels.dispatch import check_device, check_finite, check_floating, choose
 from labkit.kernels.linear_scan import reference
 
 DTYPES = (
@@ -128,8 +128,7 @@ def _check(name: str, value: Tensor, b: Tensor, shape: torch.Size) -> None:
         raise TypeError(
             f"{name} must be of the precision of b, {b.dtype}, real or complex, not {value.dtype}"
         )
-    if value.device != b.device:
-        raise ValueError(f"{name} must lie on {b.device} as b does, not on {value.device}")
+    check_device(name, value, "b", b)
     try:
         fits = torch.broadcast_shapes(value.shape, shape) == shape
     except RuntimeError:
