@@ -189,6 +189,25 @@ POOR = Claim(
 ERROR = Failure(3, "divide", "ZeroDivisionError", "division by zero", ["line one\nline two"])
 
 
+def test_a_preset_sets_parameters_and_p_goes_before_it(labkit, own_suite, finish_with):
+    path = own_suite / "apples/01_one.ipynb"
+    presets = {"full": {"sizes": [1, 2], "seed": 7}}
+    content = json.loads(path.read_text()) | {"metadata": {"labkit": {"presets": presets}}}
+    path.write_text(json.dumps(content))
+    calls = finish_with()
+    code, _, _ = labkit("run", "apples/01_one", "--preset", "full", "-p", "seed=3")
+    assert code == 0 and calls[0][1] == {"sizes": [1, 2], "seed": 3}
+    code, out, _ = labkit("list")
+    assert code == 0 and "--preset full" in out
+    for command in ("run", "sweep"):
+        code, out, err = labkit(command, "apples/01_one", "--preset", "fll")
+        assert (code, out) == (2, "") and "did you mean full?" in err
+    code, out, _ = labkit(
+        "sweep", "apples/01_one", "--preset", "full", "-p", "seed=1,2", "--dry-run"
+    )
+    assert code == 0 and "sizes=[1, 2]" in out and "seed=2" in out and len(calls) == 1
+
+
 @pytest.mark.parametrize(
     "changes, expected",
     [

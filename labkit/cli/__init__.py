@@ -14,7 +14,7 @@ import typer
 
 from labkit import __version__, atlas, headless
 from labkit.cli import benchmarks, sweeps
-from labkit.cli.console import print_json, print_table, say, stop_signals
+from labkit.cli.console import Preset, print_json, print_table, say, stop_signals
 from labkit.headless import evidence, parameters
 from labkit.headless.usage import UsageError, nearest
 
@@ -65,7 +65,10 @@ def list_(as_json: Json = False) -> None:
             notebook.name,
             f"{notebook.title}\n{', '.join(notebook.papers)}",
             "" if notebook.minutes is None else f"{notebook.minutes:g} min",
-            "\n".join(f"{p.name}: {p.type} = {p.default!r}" for p in notebook.parameters),
+            "\n".join(
+                [f"{p.name}: {p.type} = {p.default!r}" for p in notebook.parameters]
+                + [f"--preset {name}" for name in notebook.presets]
+            ),
         )
         for notebook in found
     ]
@@ -109,6 +112,7 @@ def run_(
         list[str] | None,
         typer.Option("-p", "--parameter", metavar="K=V", help="Set a parameter; repeatable."),
     ] = None,
+    preset: Preset = None,
     out: Annotated[Path, typer.Option(help="Folder for the executed notebook.")] = Path("runs"),
     timeout: Annotated[
         int | None, typer.Option(min=1, help="Seconds that one cell may take.")
@@ -122,7 +126,9 @@ def run_(
     Exit code: 0 all claims hold, 1 one fails or the notebook errs, 2 wrong use,
     130 interrupted.
     """
-    given = parameters.from_text(headless.find(name).parameters, pairs or [])
+    notebook = headless.find(name)
+    given = notebook.preset(preset) if preset is not None else {}
+    given = given | parameters.from_text(notebook.parameters, pairs or [])
     with stop_signals() as stop, _progress(not as_json) as on_cell:
         try:
             result = headless.run(

@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Parameters that the notebook's author has set together; -p goes before them.",
+        metavar="NAME",
+    ),
+]
 
 
 def say(line: str) -> None:

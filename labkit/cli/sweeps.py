@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from labkit import headless
-from labkit.cli.console import print_table, say, stop_signals
+from labkit.cli.console import Preset, print_table, say, stop_signals
 from labkit.headless import Run, RunResult, cluster, grid
 from labkit.headless.runs import stored
 from labkit.headless.summary import SUMMARY
@@ -48,6 +48,7 @@ def sweep(
         Path | None,
         typer.Option(help="Rows of parameters: CSV with a header, or a YAML list of mappings."),
     ] = None,
+    preset: Preset = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     out: Annotated[
@@ -73,6 +74,8 @@ def sweep(
     rows = grid.from_options(notebook.parameters, pairs or [])
     if params is not None:
         rows = grid.combine(grid.from_file(notebook.parameters, params), rows)
+    if preset is not None:
+        rows = [notebook.preset(preset) | row for row in rows]
     runs = headless.plan(notebook, rows, out)
     if len(runs) < len(rows):
         say(f"{len(rows) - len(runs)} of the runs asked for are the same as others; each runs once")

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from labkit import atlas
-from labkit.headless.parameters import Parameter, declared
+from labkit.headless.parameters import Parameter, check, declared
 from labkit.headless.usage import UsageError, nearest
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook as a reader chooses it; `minutes` is None where the author states none."""
+    """A notebook as a reader chooses it; `minutes` is None where the author states none.
+
+    `presets` are named sets of parameters, such as "full" for the size of the paper.
+    """
 
     name: str
     path: Path
@@ -24,15 +27,31 @@ class Notebook:
     papers: list[str]
     minutes: float | None
     parameters: list[Parameter]
+    presets: dict[str, dict[str, Any]]
 
     @property
     def defaults(self) -> dict[str, Any]:
         """Every declared parameter with its default."""
         return {parameter.name: parameter.default for parameter in self.parameters}
 
+    def preset(self, name: str) -> dict[str, Any]:
+        """The parameters of a preset.
+
+        Raises
+        ------
+        UsageError
+            if there is no such preset.
+        """
+        if name in self.presets:
+            return self.presets[name]
+        known = ", ".join(self.presets)
+        there = f"{self.name} has {known}" if known else f"{self.name} has no presets"
+        raise UsageError(f"unknown preset {name!r}: {nearest(name, self.presets) or there}")
+
     def summary(self) -> dict[str, Any]:
         """What `labkit list --json` says of it."""
-        return {key: value for key, value in asdict(self).items() if key != "path"}
+        about = asdict(self)
+        return {key: about[key] for key in ("name", "title", "papers", "minutes", "parameters")}
 
 
 def find_all() -> list[Notebook]:
@@ -100,17 +119,23 @@ def _paths() -> dict[str, Path]:
 
 def _describe(name: str, path: Path) -> Notebook:
     notebook = load(path)
+    about = notebook["metadata"].get("labkit", {})
     try:
         parameters = _parameters(notebook)
     except UsageError as error:
         raise UsageError(f"{path}, parameters cell: {error}") from None
+    try:
+        presets = {k: check(parameters, v) for k, v in about.get("presets", {}).items()}
+    except UsageError as error:
+        raise UsageError(f"{path}, presets: {error}") from None
     return Notebook(
         name=name,
         path=path,
         title=next(_headings(notebook), name),
         papers=atlas.papers_of(name),
-        minutes=notebook["metadata"].get("labkit", {}).get("minutes"),
+        minutes=about.get("minutes"),
         parameters=parameters,
+        presets=presets,
     )
 
 

@@ -31,6 +31,27 @@ def test_what_is_absent_is_empty():
     assert (notebook.papers, notebook.minutes, notebook.parameters) == ([], None, [])
 
 
+def test_presets_are_checked_as_parameters_are(tmp_path, write_notebook):
+    def made(presets):
+        path = write_notebook(
+            tmp_path / "mine.ipynb",
+            ("n: int = 1\nx: float = 1.0", "parameters"),
+            metadata={"labkit": {"presets": presets}},
+        )
+        return headless.find(str(path))
+
+    notebook = made({"full": {"n": 30, "x": 2}, "tiny": {}})
+    assert notebook.preset("full") == {"n": 30, "x": 2.0} and notebook.preset("tiny") == {}
+    with pytest.raises(UsageError, match="unknown preset 'ful': did you mean full"):
+        notebook.preset("ful")
+    with pytest.raises(UsageError, match="presets: unknown parameter 'm'"):
+        made({"full": {"m": 30}})
+    with pytest.raises(UsageError, match=r"presets: parameter n='many' is refused"):
+        made({"full": {"n": "many"}})
+    with pytest.raises(UsageError, match="has no presets"):
+        made({}).preset("full")
+
+
 @pytest.mark.parametrize(
     "wrong, hint", [("01_good", "apples/01_good"), ("apples/01_god", "apples/01_good"), ("", "")]
 )
