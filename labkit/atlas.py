@@ -14,12 +14,21 @@ _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Paper:
-    """One paper of the atlas; `notebook` is None while nobody has re-implemented it."""
+    """One paper of the atlas; `notebook` is None while nobody has re-implemented it.
+
+    `also` names notebooks that measure more of its statements.
+    """
 
     id: str
     title: str
     topic: str
     notebook: str | None
+    also: tuple[str, ...] = ()
+
+    @property
+    def notebooks(self) -> list[str]:
+        """All notebooks about the paper, the first one first."""
+        return [name for name in (self.notebook, *self.also) if name is not None]
 
 
 def installed_notebooks() -> Path:
@@ -65,7 +74,9 @@ def papers() -> dict[str, Paper]:
 def _papers_of(folder: Path) -> dict[str, Paper]:
     text = (folder / "atlas.yaml").read_text(encoding="utf-8")
     entries = yaml.load(text, Loader=_SafeLoader)["papers"]
-    return {entry["id"]: Paper(**entry) for entry in entries}
+    return {
+        entry["id"]: Paper(**entry | {"also": tuple(entry.get("also", ()))}) for entry in entries
+    }
 
 
 def paper(paper_id: str) -> Paper:
@@ -85,8 +96,8 @@ def paper(paper_id: str) -> Paper:
 
 
 def papers_of(notebook: str) -> list[str]:
-    """Ids of the papers that a notebook re-implements."""
-    return [entry.id for entry in papers().values() if entry.notebook == notebook]
+    """Ids of the papers that a notebook is about."""
+    return [entry.id for entry in papers().values() if notebook in entry.notebooks]
 
 
 def topics() -> list[str]:

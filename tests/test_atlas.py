@@ -29,6 +29,19 @@ def test_a_folder_of_ones_own_takes_its_place(tmp_path, monkeypatch):
     assert len(atlas.papers()) == 298
 
 
+def test_a_paper_may_have_more_than_one_notebook(tmp_path, monkeypatch):
+    (tmp_path / "atlas.yaml").write_text(
+        "papers:\n"
+        "- {id: a, title: A, topic: t, notebook: t/01_a, also: [t/02_more]}\n"
+        "- {id: b, title: B, topic: t, notebook: t/02_more}\n"
+        "- {id: c, title: C, topic: t, notebook: null}\n"
+    )
+    monkeypatch.setenv("LABKIT_NOTEBOOKS", str(tmp_path))
+    assert atlas.paper("a").notebooks == ["t/01_a", "t/02_more"]
+    assert atlas.paper("c").notebooks == []
+    assert atlas.papers_of("t/01_a") == ["a"] and atlas.papers_of("t/02_more") == ["a", "b"]
+
+
 def test_a_folder_without_an_atlas_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_NOTEBOOKS", str(tmp_path))
     with pytest.raises(atlas.NoNotebooksError, match=f"{tmp_path}.*LABKIT_NOTEBOOKS"):

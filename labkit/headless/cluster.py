@@ -38,6 +38,15 @@ LOST = 30  # seconds without a scheduler until a sweep gives up
 NOTEBOOK_MEMORY = 2 * 2**30  # bytes of this machine that a local worker should find
 STARTS = 5  # tries to start the workers
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+# Dask looks after itself many times a second, for tasks of milliseconds. Ours take a minute, and a
+# tenth of a core is worth more to them.
+CALM = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.scheduler.work-stealing-interval": "1s",
+    "distributed.worker.memory.monitor-interval": "5s",
+}
 
 # What a worker returns: the executed notebook and its result.
 Executed = tuple[str | None, RunResult]
@@ -79,7 +88,7 @@ def local(workers: int) -> Iterator["distributed.Client"]:
     environ = {name: os.environ.get(name, share) for name in THREADS}
     # Not nanny.environ: libraries read these when they are loaded.
     with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environ}),
+        dask.config.set(CALM | {"distributed.nanny.pre-spawn-environ": environ}),
         _started(workers) as cluster,
         _replenished(cluster, workers),
         distributed.Client(cluster) as client,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from labkit import atlas
@@ -88,23 +88,25 @@ def _failure(cell: int | None, line: str, error: dict[str, Any]) -> Failure:
 
 
 def survey() -> list[dict[str, Any]]:
-    """Every paper of the atlas with the status of its claims in the stored notebook.
+    """Every paper of the atlas with the status of its claims in the stored notebooks.
 
-    The status is "planned" without a notebook, "no claims" where it makes none for the paper, else
+    The status is "planned" without a notebook, "no claims" where none is made for the paper, else
     "holds" or "fails".
     """
-    stored: dict[str, list[Claim]] = {}
+    folder = atlas.notebooks_dir()
+    names = {name for paper in atlas.papers().values() for name in paper.notebooks}
+    paths = {name: folder / f"{name}.ipynb" for name in names}
+    stored = {name: claims(load(path)) for name, path in paths.items() if path.is_file()}
     rows = []
     for paper in atlas.papers().values():
-        path = atlas.notebooks_dir() / f"{paper.notebook}.ipynb"
-        if paper.notebook is None or not path.is_file():
+        made = [claim for name in paper.notebooks for claim in stored.get(name, [])]
+        holds = [claim.holds for claim in made if claim.paper == paper.id]
+        if paper.notebook not in stored:
             status = "planned"
         else:
-            if paper.notebook not in stored:
-                stored[paper.notebook] = claims(load(path))
-            holds = [claim.holds for claim in stored[paper.notebook] if claim.paper == paper.id]
             status = "no claims" if not holds else "holds" if all(holds) else "fails"
-        rows.append(asdict(paper) | {"status": status})
+        about = {"id": paper.id, "title": paper.title, "topic": paper.topic}
+        rows.append(about | {"notebook": paper.notebook, "status": status})
     return rows
 
 

@@ -107,7 +107,7 @@ def test_runs_headless_and_every_claim_holds(name, tmp_path, monkeypatch):
 
     assert result.error is None, result.error
     assert [str(claim) for claim in result.claims if not claim.holds] == []
-    papers = {paper.id for paper in atlas.papers().values() if paper.notebook == name}
+    papers = set(atlas.papers_of(name))
     assert papers <= {claim.paper for claim in result.claims}
     assert result.claims and bool(papers) == is_about_papers(name)
     assert result.status == "ok"
@@ -224,7 +224,7 @@ def test_atlas_lists_every_paper_once():
 
 
 def test_atlas_and_folder_name_the_same_notebooks():
-    named = {paper.notebook for paper in atlas.papers().values()} - {None}
+    named = {notebook for paper in atlas.papers().values() for notebook in paper.notebooks}
     assert named == {name for name in TOPICAL if is_about_papers(name)}
 
 
