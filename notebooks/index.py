@@ -31,6 +31,71 @@
 # *number* of active neurons takes a third of those that paying for the *sum* of activities takes.
 # 15 minutes to read, under a minute to run.
 #
+# ### Delays
+#
+# [**Hearing in spikes: from a spoken word to 700 spike
+# trains**](delays/01_hearing_in_spikes.ipynb)
+#
+# ![A spoken word, and the spikes of 700 nerve cells](delays/01_hearing_in_spikes.png)
+#
+# A synthesiser says a digit, a model of the inner ear hears it: travelling wave, hair cells, nerve
+# fibres, bushy cells. Listen, look, and ask whether the word is in *how many* spikes or in *when*.
+# 15 minutes to read, under a minute to run.
+#
+# [**Learning when: synapses with delays**](delays/02_learning_delays.ipynb)
+#
+# ![Spikes that leave apart and arrive together](delays/02_learning_delays.png)
+#
+# How a delay gets a gradient, what a network finds with it that weights alone cannot, and what is
+# lost when delays are rounded. 15 minutes to read, under a minute to run.
+#
+# [**Learnable spacings: a kernel that decides where to look**](delays/03_learnable_spacings.ipynb)
+#
+# ![Four kernels of 25 parameters, and a photograph cleaned by
+# them](delays/03_learnable_spacings.png)
+#
+# Kernels that learn *where* their taps lie, in one dimension and two, against regular ones of
+# equal size. 15 minutes to read, under a minute to run.
+#
+# [**Seeing motion: what a neuron can do with delays**](delays/04_seeing_motion.ipynb)
+#
+# ![Events of a moving photograph, and arrows along the detected
+# motion](delays/04_seeing_motion.png)
+#
+# An event camera, a layer of delay-tuned detectors, and how few of its synapses are enough. 20
+# minutes to read, under a minute to run.
+#
+# [**Travelling waves: a memory that moves**](delays/05_travelling_waves.ipynb)
+#
+# ![Diagonal traces in space and time](delays/05_travelling_waves.png)
+#
+# A wave on a ring of units remembers when something happened; take away the movement and the
+# memory is gone. 15 minutes to read, under a minute to run.
+#
+# [**The expressive leaky memory: how much neuron fits into twenty
+# numbers?**](delays/06_expressive_leaky_memory.ipynb)
+#
+# ![The voltage of a dendritic neuron, and two models that predict
+# it](delays/06_expressive_leaky_memory.png)
+#
+# Which parts of a small model does it take to predict a neuron with active dendrites? 15 minutes
+# to read, under a minute to run.
+#
+# [**A dilation for every pixel**](delays/07_adaptive_dilation.ipynb)
+#
+# ![A picture of stripes and the dilation chosen at each pixel](delays/07_adaptive_dilation.png)
+#
+# Coarse where a picture is coarse, fine where it is fine: each pixel chooses how far it looks. 10
+# minutes to read, under a minute to run.
+#
+# [**Reading spoken digits: delays against their controls**](delays/08_reading_spoken_digits.ipynb)
+#
+# ![Accuracy on unknown voices with learned delays and five
+# controls](delays/08_reading_spoken_digits.png)
+#
+# Words by voices that no network has heard, read with learned delays, with random ones, and with
+# none. 10 minutes to read, under a minute to run.
+#
 # ### Headless
 #
 # [**Sweeps: does a result hold, or did it hold once?**](headless/01_sweeps.ipynb)

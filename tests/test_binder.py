@@ -19,10 +19,12 @@ ROOT = Path(__file__).parent.parent
 BINDER = ROOT / "binder"
 # conda-forge calls these differently; a package whose names agree is not listed.
 CONDA_NAMES = {"torch": "pytorch-cpu", "matplotlib": "matplotlib-base"}
+PIP_ONLY = {"espeakng-loader"}  # not on conda-forge
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SWEEPS = PYPROJECT["project"]["optional-dependencies"]["sweep"]  # a notebook needs them
-REQUIREMENTS = [Requirement(line) for line in PYPROJECT["project"]["dependencies"] + SWEEPS]
+ALL_REQUIREMENTS = [Requirement(line) for line in PYPROJECT["project"]["dependencies"] + SWEEPS]
+REQUIREMENTS = [r for r in ALL_REQUIREMENTS if r.name not in PIP_ONLY]
 BUILD_REQUIREMENTS = [Requirement(line) for line in PYPROJECT["build-system"]["requires"]]
 
 
@@ -44,6 +46,15 @@ def test_every_requirement_has_the_same_range(requirement, conda_packages):
     name = CONDA_NAMES.get(requirement.name, requirement.name)
     assert name in conda_packages, f"binder/environment.yml lacks {name}"
     assert SpecifierSet(conda_packages[name]) == requirement.specifier
+
+
+@pytest.mark.parametrize(
+    "requirement", [r for r in ALL_REQUIREMENTS if r.name in PIP_ONLY], ids=lambda r: r.name
+)
+def test_what_conda_lacks_comes_by_pip_in_the_same_range(requirement):
+    script = (BINDER / "postBuild").read_text(encoding="utf-8")
+    found = re.search(rf'pip install .*"({re.escape(requirement.name)}[^"]*)"', script)
+    assert found and Requirement(found[1]) == requirement
 
 
 def test_nothing_else_is_installed(conda_packages):

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from labkit import atlas, headless
+from labkit.data import spoken_digits
 from labkit.headless import build
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +93,14 @@ def peak_memory_of_children(seconds=0.1):
         watcher.join()
 
 
+@pytest.fixture(scope="module")
+def spoken_words():
+    """Made before the clock starts: each machine makes them once, notebooks read them from then."""
+    for split, n_per_class in (("train", 80), ("test", 40)):
+        spoken_digits(split, languages=["english"], n_per_class=n_per_class)
+
+
+@pytest.mark.usefixtures("spoken_words")
 @every_topical_notebook
 def test_runs_headless_and_every_claim_holds(name, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # threads that spin starve the neighbours
