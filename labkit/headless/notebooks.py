@@ -5,7 +5,7 @@ The files are read as JSON: nbformat takes half a second to import, `labkit list
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Notebook:
     papers: list[str]
     minutes: float | None
     parameters: list[Parameter]
-    presets: dict[str, dict[str, Any]]
+    presets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def defaults(self) -> dict[str, Any]:
