@@ -903,7 +903,8 @@ print(f"after two rounds: {predicted:.3f} by counting, {measured:.3f} measured")
 # Smaller than in the paper: a delay of 30 instead of up to 500, $n = 60$ instead of 100, 160
 # steps of 32 sequences instead of 60,000 of 128, two learning rates and no gradient clipping. The
 # adding task, sequential MNIST and noisy CIFAR need thousands of steps and were left out: in a few
-# hundred, neither network learns to add. Claims were tried at seeds 0 to 9.#
+# hundred, neither network learns to add. Claims were tried at seeds 0 to 9.
+#
 # **Next.** Le, Jaitly and Hinton (2015) for the iRNN; Muller, Chavane, Reynolds and Sejnowski
 # (2018) for travelling waves in cortex; Arjovsky, Shah and Bengio (2016) for the tasks and for
 # unitary recurrence; Gu et al. (2020) for what an *optimal* linear memory of the past looks like.

@@ -543,9 +543,11 @@ check(
 # ## 5. What did not reproduce, and what is smaller here
 #
 # - **The gain is not AdaDR's.** In the paper's ablations each part adds something. Here FADC gained
-#   four to seven points over the best fixed dilation at the six seeds tried, and zero to one point#   *more* without the frequency term, without which the dilation is nearly constant.
+#   four to seven points over the best fixed dilation at the six seeds tried, and zero to one point
+#   *more* without the frequency term, without which the dilation is nearly constant.
 # - **More parameters explain a part.** At equal parameters a wider network of fixed dilation closes
-#   a third to a half of the gap. "At equal channels" flatters a layer that brings its own networks.# - **The modulation** is $2\,\mathrm{sigmoid}$ here, so that the layer starts as the fixed dilated
+#   a third to a half of the gap. "At equal channels" flatters a layer that brings its own networks.
+# - **The modulation** is $2\,\mathrm{sigmoid}$ here, so that the layer starts as the fixed dilated
 #   convolution. The released code has $\mathrm{sigmoid}$, and starts at half of it. It also adds a
 #   gate for each input channel to AdaKern, and does not contain the frequency term, which follows
 #   the paper's description here. Its weight of 0.02 is ours.

@@ -332,7 +332,8 @@ claim(
 # are the voices of training. Delays lift a network that has no other memory by far more than the
 # same number of parameters spent on more neurons, and by more than a membrane that remembers ten
 # steps. Random delays do most of that; what learning them adds is a few points, and not in every
-# run. Learning *only* delays, over weights that stay random, is not enough.#
+# run. Learning *only* delays, over weights that stay random, is not enough.
+#
 # ## 3. Is it the timing?
 #
 # A network that reads time must fail when time is scrambled. Four versions of the test words, each
@@ -514,7 +515,8 @@ for condition in ("learned delays", "no delays"):
 #   of both languages; `-p shd=FOLDER` reads the recordings instead. Expect hours on a laptop.
 # - The lead of learned over fixed delays is small: 0 to 7 points in four runs of ten or twelve
 #   epochs, at about two points of standard error a run. The paper's is larger, at its size. What we
-#   claim of a single run is that learning is no step back.# - $\sigma$ narrows over half of the training here, over a quarter in the paper: ten epochs are
+#   claim of a single run is that learning is no step back.
+# - $\sigma$ narrows over half of the training here, over a quarter in the paper: ten epochs are
 #   too few to find delays in three of them.
 #
 # **Next.** `delays/06_expressive_leaky_memory` adds spoken digits with a neuron that has its memory
