@@ -20,15 +20,7 @@ def _lif(T: int, B: int, N: int, *, train: bool) -> Callable[[str], Trial]:
         x.requires_grad_(train)
 
         def timed(forward: Callable[[], Tensor]) -> Callable[[], Tensor]:
-            def call() -> Tensor:
-                x.grad = None
-                with torch.set_grad_enabled(train):
-                    s = forward()
-                if train:
-                    s.backward(g)
-                return s.detach()
-
-            return call
+            return _once(forward, x, g if train else None)
 
         peers, missing, same = {}, [], []
         if find_spec("spikingjelly") is None:
@@ -57,6 +49,20 @@ def _lif(T: int, B: int, N: int, *, train: bool) -> Callable[[str], Trial]:
         return Trial(ours, check, moved((20 if train else 8) * x.numel(), device), peers, missing)
 
     return build
+
+
+def _once(forward: Callable[[], Tensor], x: Tensor, g: Tensor | None) -> Callable[[], Tensor]:
+    """One evaluation, or one step of training if there is a gradient g of the spikes."""
+
+    def call() -> Tensor:
+        x.grad = None
+        with torch.set_grad_enabled(g is not None):
+            s = forward()
+        if g is not None:
+            s.backward(g)
+        return s.detach()
+
+    return call
 
 
 def _spikingjelly(x: Tensor) -> tuple[Callable[[], Tensor], dict[str, str]]:
@@ -91,6 +97,40 @@ def _snntorch(x: Tensor, steps: Callable[[], Iterable[Tensor]]) -> Callable[[], 
         return torch.stack(spikes)
 
     return forward
+
+
+def _averaging(device: str) -> Trial:
+    """Training of the neuron that Norse has: the leak averages, a spike resets to zero."""
+    T, B, N = 100, 64, 512
+    tau = 8.0  # a power of two: dividing by it and multiplying by its inverse are the same
+    draw = generator(device)
+    x = 2 * torch.randn(T, B, N, generator=draw, device=device)
+    g = torch.randn(T, B, N, generator=draw, device=device)
+    x.requires_grad_(True)
+
+    def ours(**options: str) -> Tensor:
+        kind = {"leak": "average", "reset": "zero", "surrogate": "fast_sigmoid"}
+        return lif_scan(x, 1 - 1 / tau, **kind, **options)
+
+    missing = () if find_spec("norse") else ("Norse",)
+    peers = {} if missing else {"Norse": _norse(x, tau)}
+
+    def check() -> None:
+        with torch.no_grad():
+            agree("its reference", ours(), ours(backend="reference"))
+            for name, theirs in peers.items():
+                agree(name, ours(), theirs())
+
+    timed = {name: _once(theirs, x, g) for name, theirs in peers.items()}
+    return Trial(_once(ours, x, g), check, moved(20 * x.numel(), device), timed, missing)
+
+
+def _norse(x: Tensor, tau: float) -> Callable[[], Tensor]:
+    from norse.torch import LIFBoxCell, LIFBoxParameters, Lift
+
+    p = LIFBoxParameters(tau_mem_inv=torch.tensor(1 / tau), alpha=torch.tensor(25.0))
+    lifted = Lift(LIFBoxCell(p, dt=1.0)).to(x.device)
+    return lambda: lifted(x)[0]
 
 
 def _network(device: str) -> Trial:
@@ -176,6 +216,12 @@ CASES = [
         "20 bytes a step",
         _lif(500, 16, 16384, train=True),
         devices=("cuda",),
+    ),
+    Case(
+        "lif_scan",
+        "training, averaging leak, T 100, B 64, N 512",
+        "20 bytes a step",
+        _averaging,
     ),
     Case(
         "fuse",
