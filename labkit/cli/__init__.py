@@ -14,7 +14,7 @@ import typer
 
 from labkit import __version__, atlas, headless
 from labkit.cli import benchmarks, sweeps
-from labkit.cli.console import Preset, print_json, print_table, say, stop_signals
+from labkit.cli.console import Json, Preset, print_json, print_table, say, stop_signals
 from labkit.headless import evidence, parameters
 from labkit.headless.usage import UsageError, nearest
 
@@ -24,8 +24,6 @@ app = typer.Typer(
     help="Runnable notebooks between neuroscience and machine learning, every claim measured.",
     epilog="Example: labkit run sparse_coding/01_beyond_l1 -p seed=3",
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 def main() -> None:
@@ -127,8 +125,7 @@ def run_(
     130 interrupted.
     """
     notebook = headless.find(name)
-    given = notebook.preset(preset) if preset is not None else {}
-    given = given | parameters.from_text(notebook.parameters, pairs or [])
+    given = notebook.preset(preset) | parameters.from_text(notebook.parameters, pairs or [])
     with stop_signals() as stop, _progress(not as_json) as on_cell:
         try:
             result = headless.run(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labkit.cli.console import print_json, print_table, say
+from labkit.cli.console import Json, print_json, print_table, say
 from labkit.headless.usage import UsageError
 
 if TYPE_CHECKING:  # slow to import
@@ -22,9 +22,7 @@ def bench(
     device: Annotated[
         str, typer.Option(help="cpu, or cuda for an NVIDIA GPU.", metavar="DEVICE")
     ] = "cpu",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Time our kernels against installed peers: equality first, then medians of one run.
 

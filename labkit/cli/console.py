@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Preset = Annotated[
     str | None,
     typer.Option(

@@ -74,8 +74,7 @@ def sweep(
     rows = grid.from_options(notebook.parameters, pairs or [])
     if params is not None:
         rows = grid.combine(grid.from_file(notebook.parameters, params), rows)
-    if preset is not None:
-        rows = [notebook.preset(preset) | row for row in rows]
+    rows = [notebook.preset(preset) | row for row in rows]
     runs = headless.plan(notebook, rows, out)
     if len(runs) < len(rows):
         say(f"{len(rows) - len(runs)} of the runs asked for are the same as others; each runs once")

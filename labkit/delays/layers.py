@@ -70,7 +70,7 @@ class DelayedLinear(nn.Module):
         return delayed_linear(
             x,
             self.weight,
-            self.delay.detach().round() if self.rounded else self.delay,
+            self.delay,
             width=None if self.rounded or self.max_delay == 0 else self.width,
             interpolation=self.interpolation,
             max_delay=self.max_delay,

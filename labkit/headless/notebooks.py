@@ -34,14 +34,16 @@ class Notebook:
         """Every declared parameter with its default."""
         return {parameter.name: parameter.default for parameter in self.parameters}
 
-    def preset(self, name: str) -> dict[str, Any]:
-        """The parameters of a preset.
+    def preset(self, name: str | None) -> dict[str, Any]:
+        """The parameters of a preset; none without a name.
 
         Raises
         ------
         UsageError
             if there is no such preset.
         """
+        if name is None:
+            return {}
         if name in self.presets:
             return self.presets[name]
         known = ", ".join(self.presets)

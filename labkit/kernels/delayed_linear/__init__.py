@@ -12,6 +12,7 @@ from labkit.kernels.delayed_linear.reference import (
     INTERPOLATIONS,
     delay_kernel,
     rounded,
+    shift,
     smallest_max_delay,
 )
 
@@ -96,9 +97,13 @@ def _compute(
     channels = inputs if axonal else outputs
     delay = delay.reshape(-1).expand(channels)
     width = None if width is None else width.reshape(-1).expand(channels)
-    if axonal:
-        return F.linear(kernel.per_channel(x, delay, width, steps, interpolation), weight)
-    return kernel.per_channel(F.linear(x, weight), delay, width, steps, interpolation)
+
+    def late(z: Tensor) -> Tensor:
+        if width is None:
+            return shift(z, delay)
+        return kernel.per_channel(z, delay, width, steps, interpolation)
+
+    return F.linear(late(x), weight) if axonal else late(F.linear(x, weight))
 
 
 # ------------------------------------------------------------------ checks

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from labkit.kernels import dispatch
-from labkit.kernels.delayed_linear import reference
 
 # Shares of non-zero inputs from which another way is faster, seen at 140 -> 256, 25 steps.
 DENSE = 0.25  # matrix products
@@ -45,12 +44,8 @@ def synaptic(
     return _Convolution.apply(x, _Kernel.apply(weight, delay, width, steps, interpolation))
 
 
-def per_channel(
-    x: Tensor, delay: Tensor, width: Tensor | None, steps: int, interpolation: str
-) -> Tensor:
+def per_channel(x: Tensor, delay: Tensor, width: Tensor, steps: int, interpolation: str) -> Tensor:
     """As `reference.per_channel`."""
-    if width is None:
-        return reference.shift(x, delay)
     column = delay[:, None], width[:, None]
     X = _Kernel.apply(torch.ones_like(column[0]), *column, steps, interpolation)
     return _Channels.apply(x, X[0])

@@ -31,12 +31,8 @@ def synaptic(
     return reference.convolve(x, _Kernel.apply(weight, delay, width, steps, interpolation))
 
 
-def per_channel(
-    x: Tensor, delay: Tensor, width: Tensor | None, steps: int, interpolation: str
-) -> Tensor:
+def per_channel(x: Tensor, delay: Tensor, width: Tensor, steps: int, interpolation: str) -> Tensor:
     """As `reference.per_channel`."""
-    if width is None:
-        return reference.shift(x, delay)
     X = _Kernel.apply(torch.ones_like(delay), delay, width, steps, interpolation)
     return reference.convolve_channels(x, X)
 

@@ -95,12 +95,8 @@ def convolve(x: Tensor, K: Tensor) -> Tensor:
     return F.conv1d(past, K.flip(-1)).permute(2, 0, 1).contiguous()
 
 
-def per_channel(
-    x: Tensor, delay: Tensor, width: Tensor | None, steps: int, interpolation: str
-) -> Tensor:
+def per_channel(x: Tensor, delay: Tensor, width: Tensor, steps: int, interpolation: str) -> Tensor:
     """One delay a channel: x (T, B, C), delay and width (C,) -> (T, B, C)."""
-    if width is None:
-        return shift(x, rounded(delay))
     return convolve_channels(x, taps(delay, width, steps, interpolation))
 
 

@@ -11,7 +11,12 @@ from numpy import ndarray
 from torch import Tensor
 
 from labkit.kernels.dispatch import split
-from labkit.kernels.sparse_code.reference import CHECK_EVERY, edge, rest_eta, step_size
+from labkit.kernels.sparse_code.reference import (
+    CHECK_EVERY,
+    rest_eta,
+    step_size,
+    threshold_constants,
+)
 
 # Sums may be reordered into vectors: the order is fixed when compiled, whatever the threads.
 FAST = {"contract", "reassoc", "nsz", "nnan", "ninf"}
@@ -38,7 +43,8 @@ def solve(
     goal = rest_eta(eta, method)
     number = G.dtype.type
     h = number(min(eta, 1) if method == "lca" else eta)
-    T = _constants(penalty, lam, goal, number)
+    kind, least, gain = threshold_constants(lam, goal, penalty)
+    T = KINDS[kind], number(least), number(gain)
     split(
         _iterate, len(b), b, G, energy, number(lam), T, number(goal), h,
         method == "fista", method == "lca", a.numpy(), max_iter, tol, least=LEAST_ROWS,
@@ -64,14 +70,6 @@ def minimise_l1(x: Tensor, D: Tensor, lam: float, a: Tensor, max_iter: int, tol:
 def _products(x: Tensor, D: Tensor) -> tuple[ndarray, ndarray, ndarray]:
     """The Gram matrix (K, K), correlations with x (B, K), and energy |x|^2 / 2 in float64 (B,)."""
     return (D.T @ D).numpy(), (x @ D).numpy(), (0.5 * x.double().square().sum(dim=1)).numpy()
-
-
-def _constants(penalty: str, lam: float, eta: float, number: type) -> tuple:
-    """A threshold as (kind, edge, one number more for "half" and "cel0")."""
-    if penalty == "cel0" and eta >= 1:
-        penalty = "hard"
-    gain = 1 / (1 - eta) if penalty == "cel0" else lam * eta / 2
-    return KINDS[penalty], number(edge(lam, eta, penalty)), number(gain)
 
 
 # ------------------------------------------------------------------ all atoms

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from labkit.kernels.sparse_code import reference
-from labkit.kernels.sparse_code.reference import State, edge, rest_eta, step_size
+from labkit.kernels.sparse_code.reference import State, rest_eta, step_size, threshold_constants
 
 
 def solve(
@@ -26,10 +26,9 @@ def solve(
     n, K = D.shape
     eta = step_size(D)
     goal = rest_eta(eta, method)
-    kind = "hard" if penalty == "cel0" and goal >= 1 else penalty
+    kind, least, gain = threshold_constants(lam, goal, penalty)
     h = min(eta, 1) if method == "lca" else eta
-    gain = 1 / (1 - goal) if kind == "cel0" else lam * goal / 2
-    constants = x.new_tensor([h, edge(lam, goal, kind), gain])  # a scalar would lose its float64
+    constants = x.new_tensor([h, least, gain])  # a scalar would lose its float64
     Dt = D.T.contiguous()
     G = None if 2 * n < K else Dt @ D  # two products with D are then cheaper than one with G
 

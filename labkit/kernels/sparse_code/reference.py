@@ -71,6 +71,14 @@ def threshold(u: Tensor, lam: float, eta: float, penalty: str) -> Tensor:
     return F.hardshrink(u, least)  # CEL0 from eta = 1 on too: it is as steep as the quadratic
 
 
+def threshold_constants(lam: float, eta: float, penalty: str) -> tuple[str, float, float]:
+    """A threshold as compiled kernels take it: kind, edge, a number more for "half" and "cel0"."""
+    if penalty == "cel0" and eta >= 1:
+        penalty = "hard"
+    gain = 1 / (1 - eta) if penalty == "cel0" else lam * eta / 2
+    return penalty, edge(lam, eta, penalty), gain
+
+
 def penalty_value(a: Tensor, lam: float, penalty: str) -> Tensor:
     """Lam C(a), elementwise."""
     if penalty == "soft":
