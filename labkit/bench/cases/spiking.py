@@ -190,33 +190,17 @@ def _network(device: str) -> Trial:
     )
 
 
+def _sized(T: int, B: int, N: int, *, train: bool, devices: tuple[str, ...] = ("cpu",)) -> Case:
+    what, floor = ("training", "20 bytes a step") if train else ("evaluation", "8 bytes a step")
+    name = f"{what}, T {T}, B {B}, N {N}"
+    return Case("lif_scan", name, floor, _lif(T, B, N, train=train), devices)
+
+
 CASES = [
-    Case(
-        "lif_scan",
-        "training, T 100, B 64, N 512",
-        "20 bytes a step",
-        _lif(100, 64, 512, train=True),
-    ),
-    Case(
-        "lif_scan",
-        "evaluation, T 100, B 64, N 512",
-        "8 bytes a step",
-        _lif(100, 64, 512, train=False),
-    ),
-    Case(
-        "lif_scan",
-        "training, T 500, B 16, N 512",
-        "20 bytes a step",
-        _lif(500, 16, 512, train=True),
-        devices=("cuda",),
-    ),
-    Case(
-        "lif_scan",
-        "training, T 500, B 16, N 16384",
-        "20 bytes a step",
-        _lif(500, 16, 16384, train=True),
-        devices=("cuda",),
-    ),
+    _sized(100, 64, 512, train=True),
+    _sized(100, 64, 512, train=False),
+    _sized(500, 16, 512, train=True, devices=("cuda",)),
+    _sized(500, 16, 16384, train=True, devices=("cuda",)),
     Case(
         "lif_scan",
         "training, averaging leak, T 100, B 64, N 512",
