@@ -33,10 +33,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.nn.modules.dropout import _DropoutNd
 
 from labkit.kernels.dispatch import check_finite
+from labkit.unlearning.checks import check_apart
 
 SCRATCH = 2**17  # elements of the gradients of single samples that are held at a time
 
@@ -87,6 +86,77 @@ def fisher_diagonal(
             labels = None if targets is None else targets[batch]
             _add_batch(totals, model, trainable, layers, inputs[batch], labels)
     return {name: total / len(inputs) for name, total in totals.items()}
+
+
+def batch_fisher_diagonal(
+    model: nn.Module, inputs: Tensor, targets: Tensor, *, batch_size: int = 64
+) -> dict[str, Tensor]:
+    """Mean over mini-batches of the squared gradient of their mean cross-entropy.
+
+    This is the estimator of the official code of selective synaptic dampening, and not the Fisher
+    diagonal: the square stands outside the mean of a batch, whose gradients partly cancel. For
+    independent gradients of mean zero it is that of `fisher_diagonal` divided by the batch size.
+    It depends on the order of the samples, which are taken as they come: batches of one class
+    differ from mixed ones.
+
+    Parameters, result and errors as `fisher_diagonal` with targets, which it equals for
+    batch_size = 1. The last batch may be smaller and counts as much as any other.
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    _check_model(model, trainable)
+    _check_data(trainable, inputs, targets, batch_size)
+
+    def loss(logits: Tensor, batch: slice) -> Tensor:
+        _check_classes(targets, logits.shape[1])
+        return F.cross_entropy(logits, targets[batch])
+
+    return _mean_over_batches(model, trainable, inputs, batch_size, loss, torch.square)
+
+
+def output_sensitivity(
+    model: nn.Module, inputs: Tensor, *, batch_size: int = 64
+) -> dict[str, Tensor]:
+    """Mean over mini-batches of |gradient of the batch mean of ||f(x)||^2|, f the logits.
+
+    The importance of loss-free dampening, which needs no labels (Foster et al., "Loss-free machine
+    unlearning", 2024). With batch_size = 1 the absolute value is taken sample by sample; the
+    official code takes it of batches, in the order of the samples.
+
+    Parameters, result and errors as `fisher_diagonal`.
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    _check_model(model, trainable)
+    _check_data(trainable, inputs, None, batch_size)
+
+    def loss(logits: Tensor, _: slice) -> Tensor:
+        return logits.square().sum(dim=1).mean()
+
+    return _mean_over_batches(model, trainable, inputs, batch_size, loss, torch.abs)
+
+
+def _mean_over_batches(
+    model: nn.Module,
+    trainable: dict[str, Tensor],
+    inputs: Tensor,
+    batch_size: int,
+    loss: Callable[[Tensor, slice], Tensor],
+    size: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """Mean over mini-batches of size(gradient of loss(logits, batch)), element by element."""
+    totals = {name: _zeros(parameter) for name, parameter in trainable.items()}
+    starts = range(0, len(inputs), batch_size)
+    with torch.enable_grad():
+        for first in starts:
+            batch = slice(first, first + batch_size)
+            logits = model(inputs[batch])
+            _check_logits(logits, inputs[batch])
+            gradients = torch.autograd.grad(
+                loss(logits, batch), list(trainable.values()), allow_unused=True
+            )
+            for total, gradient in zip(totals.values(), gradients, strict=True):
+                if gradient is not None:
+                    total += size(gradient.to(total.dtype))
+    return {name: total / len(starts) for name, total in totals.items()}
 
 
 def _zeros(parameter: Tensor) -> Tensor:
@@ -409,26 +479,7 @@ def _check_model(model: nn.Module, trainable: dict[str, Tensor]) -> None:
         raise ValueError("model must have a parameter that requires a gradient; it has none")
     for name, parameter in model.named_parameters():
         check_finite(f"parameter {name!r} of model", parameter.detach())
-    for name, layer in model.named_modules():
-        label = f"layer {name!r} of model, {type(layer).__name__},"
-        if isinstance(layer, _NormBase) and _uses_batch(layer):
-            raise ValueError(
-                f"{label} must normalise by running statistics, not by those of the batch, which "
-                "mix the samples: call model.eval(), with track_running_stats=True"
-            )
-        if layer.training and _drops(layer):
-            raise ValueError(f"{label} must not be random: call model.eval()")
-
-
-def _uses_batch(layer: _NormBase) -> bool:
-    if isinstance(layer, _BatchNorm):
-        return layer.training or layer.running_mean is None
-    return layer.training and layer.track_running_stats  # instance norm would write to them
-
-
-def _drops(layer: nn.Module) -> bool:
-    rate = layer.p if isinstance(layer, _DropoutNd) else getattr(layer, "dropout", 0)
-    return isinstance(layer, nn.RReLU) or (isinstance(rate, float) and rate > 0)
+    check_apart(model)
 
 
 def _check_data(

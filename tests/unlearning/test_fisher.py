@@ -9,6 +9,8 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from labkit.unlearning import fisher, fisher_diagonal
+from labkit.unlearning.fisher import batch_fisher_diagonal, output_sensitivity
+from labkit.unlearning.training import seeded
 
 
 def alone(model, x, y=None):
@@ -413,3 +415,78 @@ def test_nan_and_detached_models_are_named():
 
     with pytest.raises(RuntimeError, match="no trainable parameter"):
         fisher_diagonal(Detached(4, 3), torch.ones(2, 4))
+
+
+# ------------------------------------------------------------------ importances of batches
+
+
+def small(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    with seeded(g):
+        model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    x, y = torch.randn(30, 6, generator=g).double(), torch.randint(3, (30,), generator=g)
+    return model, x, y
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 30, 100])
+def test_batch_fisher_and_sensitivity_follow_their_definitions(batch_size):
+    model, x, y = small()
+    parameters = list(model.parameters())
+    F_, S = ({name: 0.0 for name, _ in model.named_parameters()} for _ in range(2))
+    batches = list(zip(x.split(batch_size), y.split(batch_size), strict=True))
+    for x_, y_ in batches:
+        losses = F.cross_entropy(model(x_), y_), model(x_).square().sum(dim=1).mean()
+        ce, norm = (torch.autograd.grad(loss, parameters) for loss in losses)
+        for name, g, h in zip(F_, ce, norm, strict=True):
+            F_[name] = F_[name] + g**2 / len(batches)
+            S[name] = S[name] + h.abs() / len(batches)
+    torch.testing.assert_close(batch_fisher_diagonal(model, x, y, batch_size=batch_size), F_)
+    torch.testing.assert_close(output_sensitivity(model, x, batch_size=batch_size), S)
+
+
+def test_in_batches_of_one_the_batch_fisher_is_exact():
+    model, x, y = small()
+    single = batch_fisher_diagonal(model, x, y, batch_size=1)
+    torch.testing.assert_close(single, fisher_diagonal(model, x, y))
+
+
+def test_batches_divide_the_fisher_of_gradients_that_cancel_by_their_size():
+    """Squares of batch means of independent gradients with mean zero: 1 / B of the Fisher."""
+    B, g = 16, torch.Generator().manual_seed(0)
+    x = torch.randn(16_000, 4, generator=g).double()
+    y = torch.randint(2, (16_000,), generator=g)
+    model = nn.Linear(4, 2).double()
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    exact = fisher_diagonal(model, x, y)
+    by_batch = batch_fisher_diagonal(model, x, y, batch_size=B)
+    for name in exact:
+        torch.testing.assert_close(by_batch[name] * B, exact[name], rtol=0.2, atol=0)
+
+
+def test_the_batch_fisher_depends_on_the_order_and_the_exact_one_does_not():
+    model, x, y = small()
+    order = y.argsort()
+    exact = fisher_diagonal(model, x, y)
+    torch.testing.assert_close(fisher_diagonal(model, x[order], y[order]), exact)
+    mixed = batch_fisher_diagonal(model, x, y, batch_size=5)
+    sorted_ = batch_fisher_diagonal(model, x[order], y[order], batch_size=5)
+    assert sorted_["2.bias"].sum() > 2 * mixed["2.bias"].sum()
+
+
+@pytest.mark.parametrize("by_batch", [batch_fisher_diagonal, output_sensitivity])
+def test_importances_of_batches_refuse_what_the_exact_ones_refuse(by_batch):
+    model, x, y = small()
+    labels = (y,) if by_batch is batch_fisher_diagonal else ()
+    with pytest.raises(ValueError, match=r"batch_size.*0"):
+        by_batch(model, x, *labels, batch_size=0)
+    with pytest.raises(ValueError, match=r"\(0, 6\)"):
+        by_batch(model, x[:0], *labels)
+    with pytest.raises(ValueError, match="requires a gradient"):
+        by_batch(copy.deepcopy(model).requires_grad_(False), x, *labels)
+    with pytest.raises(ValueError, match=r"model.eval\(\)"):
+        by_batch(nn.Sequential(nn.BatchNorm1d(6), *model).double(), x, *labels)
+    if labels:
+        with pytest.raises(ValueError, match="0 to 2, not 3 to"):
+            by_batch(model, x, y + 3)
+    assert not any(p.grad is not None for p in model.parameters())

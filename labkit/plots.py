@@ -1,0 +1,25 @@
+"""One look for all figures: a light theme, and colours that survive colour blindness and print.
+
+The colours are those of Okabe and Ito (2008), in an order in which neighbours differ in lightness.
+"""
+
+import matplotlib.pyplot as plt
+from cycler import cycler
+
+BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY, BLACK = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999", "#000000",
+)  # fmt: skip
+PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY)
+
+
+def house_style() -> None:
+    """Set matplotlib's defaults to the look of the suite; a notebook calls it once."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": cycler(color=PALETTE),
+            "legend.frameon": False,
+        }
+    )

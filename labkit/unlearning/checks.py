@@ -1,0 +1,153 @@
+"""What every method of unlearning asks of its model and data, checked before any work."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+
+from labkit.kernels.dispatch import check_finite
+
+Examples = tuple[Tensor, Tensor]  # inputs (N, ...) and classes (N,) int64
+
+
+def check_unlearning(model: nn.Module, forget: Examples, retain: Examples) -> None:
+    """Raise unless model, forget set and retain set fit together.
+
+    Raises
+    ------
+    TypeError
+        for data that are not tensors, inputs that are not floating, or targets that are not int64.
+    ValueError
+        for an empty set, shapes, dtypes or devices that differ, NaN or infinity, targets without a
+        logit, an example in both sets, or a model with frozen or no parameters.
+    """
+    check_trainable(model)
+    parts = {"forget": forget, "retain": retain}
+    for label, examples in parts.items():
+        _check_tensors(label, examples, next(model.parameters()))
+    if forget[0].shape[1:] != retain[0].shape[1:]:
+        raise ValueError(
+            "forget and retain must hold inputs of one shape, not "
+            f"{tuple(forget[0].shape[1:])} and {tuple(retain[0].shape[1:])}"
+        )
+    for label, examples in parts.items():
+        _check_classes(label, examples, model)
+    shared = count_shared(forget, retain)
+    if shared:
+        raise ValueError(
+            f"forget and retain must not overlap; {shared} of {len(forget[0])} forget examples "
+            "(input and target) are also in retain"
+        )
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Raise for a model with no parameter, a frozen one, or one that is not finite."""
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise ValueError("model must have parameters; it has none")
+    frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
+    if frozen:
+        raise ValueError(
+            f"every parameter of model must be trainable; frozen: {', '.join(map(repr, frozen))}"
+        )
+    for name, parameter in parameters.items():
+        check_finite(f"parameter {name!r} of model", parameter.detach())
+
+
+def check_examples(label: str, examples: Examples, model: nn.Module) -> None:
+    """Raise unless examples are inputs (N, ...) and classes (N,) that the model can take."""
+    _check_tensors(label, examples, next(model.parameters()))
+    _check_classes(label, examples, model)
+
+
+def _check_tensors(label: str, examples: Examples, parameter: Tensor) -> None:
+    inputs, targets = examples
+    for name, value in {"inputs": inputs, "targets": targets}.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{label} {name} must be a torch.Tensor, not {type(value).__name__}")
+    if inputs.ndim == 0 or len(inputs) == 0:
+        raise ValueError(f"{label} must hold at least one example; inputs {tuple(inputs.shape)}")
+    if inputs.dtype != parameter.dtype:
+        raise TypeError(
+            f"{label} inputs must be {parameter.dtype} as the model is, not {inputs.dtype}"
+        )
+    if targets.dtype != torch.int64:
+        raise TypeError(f"{label} targets must be torch.int64, not {targets.dtype}")
+    if targets.shape != inputs.shape[:1]:
+        raise ValueError(
+            f"{label} targets must be (N,) = ({len(inputs)},) as inputs are "
+            f"{tuple(inputs.shape)}, not {tuple(targets.shape)}"
+        )
+    for name, value in {"inputs": inputs, "targets": targets}.items():
+        if value.device != parameter.device:
+            raise ValueError(
+                f"{label} {name} must lie on {parameter.device} as the model does, "
+                f"not on {value.device}"
+            )
+    check_finite(f"{label} inputs", inputs)
+
+
+def _check_classes(label: str, examples: Examples, model: nn.Module) -> None:
+    inputs, targets = examples
+    C = count_classes(model, inputs)
+    if targets.min() < 0 or targets.max() >= C:
+        raise ValueError(
+            f"{label} targets must be classes from 0 to {C - 1}, not {int(targets.min())} to "
+            f"{int(targets.max())}"
+        )
+
+
+@torch.no_grad()
+def count_classes(model: nn.Module, inputs: Tensor) -> int:
+    """C of the logits (B, C), found out with one example; the mode of every layer stays."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        logits = model.eval()(inputs[:1])
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        shape = tuple(getattr(logits, "shape", ())) or type(logits).__name__
+        raise ValueError(f"model must return logits (B, C), not {shape}")
+    return logits.shape[1]
+
+
+def count_shared(forget: Examples, retain: Examples) -> int:
+    """How many forget examples stand in retain too, input and target both."""
+    others = set(_keys(retain))
+    return sum(key in others for key in _keys(forget))
+
+
+def _keys(examples: Examples) -> Iterator[tuple[bytes, int]]:
+    inputs, targets = (value.detach().cpu() for value in examples)
+    rows = inputs.reshape(len(inputs), -1).contiguous().view(torch.uint8).numpy()
+    return ((row.tobytes(), target) for row, target in zip(rows, targets.tolist(), strict=True))
+
+
+def check_apart(model: nn.Module) -> None:
+    """Raise for layers that, in their present mode, mix samples or are random.
+
+    Importances of single samples have no meaning there, and those of batches another one.
+    """
+    for name, layer in model.named_modules():
+        label = f"layer {name!r} of model, {type(layer).__name__},"
+        if isinstance(layer, _NormBase) and _uses_batch(layer):
+            raise ValueError(
+                f"{label} must normalise by running statistics, not by those of the batch, which "
+                "mix the samples: call model.eval(), with track_running_stats=True"
+            )
+        if layer.training and _drops(layer):
+            raise ValueError(f"{label} must not be random: call model.eval()")
+
+
+def _uses_batch(layer: _NormBase) -> bool:
+    if isinstance(layer, _BatchNorm):
+        return layer.training or layer.running_mean is None
+    return layer.training and layer.track_running_stats  # instance norm would write to them
+
+
+def _drops(layer: nn.Module) -> bool:
+    rate = layer.p if isinstance(layer, _DropoutNd) else getattr(layer, "dropout", 0)
+    return isinstance(layer, nn.RReLU) or (isinstance(rate, float) and rate > 0)
