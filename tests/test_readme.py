@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SETUP = "python3 -m venv .venv && .venv/bin/python -m pip install -q -e"
-TEST_COMMAND = f'{SETUP} ".[test]" && .venv/bin/python -m pytest'
+TEST_COMMAND = f'{SETUP} ".[test]" && .venv/bin/python -m pytest -n 2 --dist worksteal'
 RUN_COMMAND = f"{SETUP} . && .venv/bin/labkit run sparse_coding/01_beyond_l1"
 
 

@@ -5,7 +5,6 @@ The notebooks are found on disk, so that a new one is tested without a change he
 
 import ast
 import json
-import os
 import re
 import subprocess
 import sys
@@ -102,8 +101,7 @@ def spoken_words():
 
 @pytest.mark.usefixtures("spoken_words")
 @every_topical_notebook
-def test_runs_headless_and_every_claim_holds(name, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # threads that spin starve the neighbours
+def test_runs_headless_and_every_claim_holds(name, tmp_path):
     started, used = time.monotonic(), cpu_seconds_of_children()
     with peak_memory_of_children() as peak:
         result = headless.run(name, out=tmp_path)
@@ -132,7 +130,6 @@ def test_nbval_finds_the_stored_outputs_again(name):
             *(sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env"),
             *("-p", "no:cacheprovider", "-q", FOLDER / f"{name}.ipynb"),
         ],
-        env=os.environ | {"OMP_WAIT_POLICY": "passive"},
         cwd=ROOT,
         capture_output=True,
         text=True,
