@@ -903,7 +903,7 @@ check(repulsion, repulsion_solution, lambda rng: (torch.from_numpy(rng.normal(0,
 # Smaller than in the thesis: kernels of 1 to 20 channels instead of hundreds, five epochs instead
 # of 300, one network instead of ConvNeXt, ConvFormer and ResNet. The MNIST-1D networks are stopped
 # at about seven signals in ten; published ones reach 94 % after far longer training.
-# Claims were tried at seeds 0 to 7.
+# Claims were tried at seeds 0 to 9.
 #
 # **Next.** Hammouamri, Khalfaoui-Hassani and Masquelier (ICLR 2024) use the one-dimensional kernel
 # for the delays of spiking networks: the notebook *delays/02_learning_delays*. Dai et al. (2017)

@@ -1229,8 +1229,8 @@ check(
 #
 # - **How far pruning goes.** The paper keeps nearly all of its accuracy with 31 times fewer
 #   operations and half of it with several hundred times fewer. Here a tenth of the weights cost at
-#   most 10 points with seven of eight seeds, but 26 with the eighth, so that we make no claim of
-#   it; half-saturation lay between 1/13 and 1/170 of the weights. Our kernels have 7,696 weights,
+#   most 10 points with eight of ten seeds, but 13 and 26 with the others, so that we make no claim
+#   of it; half-saturation lay between 1/13 and 1/170 of the weights. Our kernels have 7,696 weights,
 #   the paper's 437,000 (36 motions, 21 delays, 17×17 pixels), so that there is less to spare.
 # - **Pruning needs homeostasis here.** With biases left alone (dotted lines) accuracy falls
 #   earlier, and not even steadily. We trained for hundreds of steps and not for $10^5$, which
@@ -1245,7 +1245,7 @@ check(
 # Smaller than in the paper: 8 motions instead of 36, movies of 64 frames of 48×48 pixels instead of
 # 200 of 128×128, seven photographs to learn from, 400 steps of Adam. We also let no window rest on
 # empty sky (`min_contrast`); without that rule accuracy is 0.1 to 0.2 lower. The
-# claims were tried at seeds 0 to 7.
+# claims were tried at seeds 0 to 9.
 #
 # **Next.** Hassenstein and Reichardt (1956) and Adelson and Bergen (1985, *Spatiotemporal
 # energy models for the perception of motion*) for where this comes from; Izhikevich (2006,

@@ -641,8 +641,8 @@ check(trace, trace_solution, lambda rng: (rng.poisson(0.3, 30).astype(float), 0.
 # - **The filter model is hungry for data,** with 1000 weights on correlated samples. It is fitted
 #   on the same trials, with its ridge strength chosen on some of them.
 # - **Not run here:** NeuronIO itself (1278 synapses, spikes as well as voltage, data of many
-#   gigabytes), the branch version of the model, learned time constants, Long Range Arena, and the
-#   addition of spoken digits.
+#   gigabytes) and Long Range Arena. The addition of spoken digits is the story of
+#   `delays/09_adding_spoken_digits`.
 #
 # Smaller than in the paper: steps of 5 ms instead of 1 ms, 200 synapses instead of 1278, some 16
 # minutes of training data, 180 steps of Adam, and gradients through 0.8 s at a time. The traces
