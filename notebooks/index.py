@@ -90,11 +90,52 @@
 #
 # [**Reading spoken digits: delays against their controls**](delays/08_reading_spoken_digits.ipynb)
 #
-# ![Accuracy on unknown voices with learned delays and five
+# ![Accuracy on unknown voices with learned delays and six
 # controls](delays/08_reading_spoken_digits.png)
 #
 # Words by voices that no network has heard, read with learned delays, with random ones, and with
 # none. 10 minutes to read, under a minute to run.
+#
+# [**Adding spoken digits: one word must wait for the
+# other**](delays/09_adding_spoken_digits.ipynb)
+#
+# ![Sums of two spoken digits read by one neuron and by an LSTM](delays/09_adding_spoken_digits.png)
+#
+# "Three", then "eight": a single expressive neuron keeps the first word while it hears the second,
+# next to an LSTM of equal size. 10 minutes to read, under a minute to run.
+#
+# ### Unlearning
+#
+# [**Forgetting by dampening**](unlearning/01_selective_dampening.ipynb)
+#
+# ![What is left of a forgotten digit](unlearning/01_selective_dampening.png)
+#
+# Forget a digit without training: which weights matter to it, how far the method's constant may
+# go before it selects nothing, and how the result compares with networks that never saw the digit.
+# 20 minutes to read, under a minute to run.
+#
+# [**Forgetting while learning**](unlearning/04_forgetting_while_learning.ipynb)
+#
+# ![Digits, each with the history of its training](unlearning/04_forgetting_while_learning.png)
+#
+# Which pictures a network learns once and never loses, which it never learns, and what that tells
+# about wrong labels and about pictures that can be left out. 12 minutes to read, under a minute to
+# run.
+#
+# [**Privacy that speeds up learning**](unlearning/07_privacy_that_speeds_learning.ipynb)
+#
+# ![Belief in the truth with and without privacy](unlearning/07_privacy_that_speeds_learning.png)
+#
+# People who decide one after the other learn faster when they add the right kind of noise to what
+# they do. 15 minutes to read, under a minute to run.
+#
+# [**A learner that lives off what it
+# recognises**](unlearning/08_homeostatic_learners.ipynb)
+#
+# ![Accuracy and learning rates while labels are swapped](unlearning/08_homeostatic_learners.png)
+#
+# A network whose learning rate depends on what it takes in, in a world that keeps renaming things.
+# 15 minutes to read, under a minute to run.
 #
 # ### Headless
 #
