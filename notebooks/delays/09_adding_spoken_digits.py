@@ -48,6 +48,7 @@ n_pairs: int = 2000  # pairs of test words to be measured on
 
 # %%
 import math
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -76,8 +77,8 @@ positive = {
 for name, value in positive.items():
     if value <= 0:
         raise ValueError(f"{name} must be positive, and there must be one: not {value}")
-if memory_sizes != sorted(set(memory_sizes)):
-    raise ValueError(f"memory_sizes must ascend, not {memory_sizes}")
+if len(memory_sizes) < 2 or memory_sizes != sorted(set(memory_sizes)):
+    raise ValueError(f"memory_sizes must be two or more that ascend, not {memory_sizes}")
 if channels < 1 or 700 % channels or channels % n_branches:
     raise ValueError(
         f"channels must divide 700, and n_branches channels: not {channels} and {n_branches}"
@@ -94,7 +95,7 @@ if n_valid_voices > 15 or word_set < 0:
 rng = torch.Generator().manual_seed(seed)
 house_style()
 # Gradients of fast memory units fade below 1e-38; at that size processors are many times slower.
-torch.set_flush_denormal(True)
+_ = torch.set_flush_denormal(True)
 
 # %% [markdown]
 # ## 1. Two words, one answer
@@ -230,9 +231,10 @@ def time_constants(theta):
 
 
 def elm(s, theta, asked, keep=None):
-    """Answers of M neurons to traces s (time, B, channels) at the steps asked: (M, len(asked), B, 19).
+    """Answers of M neurons to traces s (time, B, channels).
 
-    `keep` (d_m,), if given, multiplies the memory once, after the first of these steps.
+    Returns what they answer at the steps asked, (M, len(asked), B, 19). `keep` (d_m,), if given,
+    multiplies the memory once, after the first of these steps.
     """
     tau_m = time_constants(theta)
     kappa_m, gain = torch.exp(-step / tau_m), 1 - torch.exp(-lam * step / tau_m)
@@ -256,12 +258,12 @@ def elm(s, theta, asked, keep=None):
 
 
 # %% [markdown]
-# **The rivals** are LSTMs with as many parameters as the largest neuron. It is easy to win against a
-# weak rival, so they have help: their forget gates start with time scales spread over the length of
-# the task ("chrono" initialisation, the paper's choice as well). One hears all channels, as the
-# neuron does. On so many inputs most of its parameters go into the first matrix, and few units are
-# left. The other is given what the neuron's branches have: sums over the same neighbours. That buys
-# it almost twice as many units.
+# **The rivals** are LSTMs with as many parameters as the largest neuron. It is easy to win against
+# a weak rival, so they have help: their forget gates start with time scales spread over the length
+# of the task ("chrono" initialisation, the paper's choice as well). One hears all channels, as the
+# neuron does. Each of its units has four gates, and each gate reads every channel: few units can be
+# afforded. The other is given what the neuron's branches have, sums over the same neighbours. That
+# buys it almost twice as many units.
 
 
 # %%
@@ -382,6 +384,7 @@ def train(name):
 trained = {name: train(name) for name in WEIGHTS}
 theta = {name: weights for name, (weights, _, _) in trained.items()}
 
+
 # %%
 def answers(name, s):
     """Running sums that a trained model answers after each of the words: (2, B)."""
@@ -443,20 +446,20 @@ axes[1].set(xticks=range(0, SUMS, 3), yticks=range(0, SUMS, 3))
 plt.show()
 
 # %%
-smallest_gain = min(accuracy[b] - accuracy[a] for a, b in zip(ELMS, ELMS[1:]))
+smallest_gain = min(accuracy[b] - accuracy[a] for a, b in pairwise(ELMS))
 claim(
     PAPER,
     "sums of unknown voices: largest ELM neuron above the same neuron with its memory erased "
     "between the words",
     100 * (accuracy[ELM] - forgetful),
-    at_least=15,
+    at_least=20,
     unit="points",
 )
 claim(
     PAPER,
     "sums of unknown voices: smallest gain from one memory size to the next larger one",
     100 * smallest_gain,
-    at_least=-1,
+    at_least=1,
     unit="points",
 )
 claim(
@@ -472,17 +475,16 @@ metric("ELM above the LSTM on sums, points", 100 * (accuracy[ELM] - accuracy["LS
 # %% [markdown]
 # Three things to take from this.
 #
-# **Memory is what counts.** Five units can tell some words apart and cannot add. Twenty can, sixty
-# do it well. The same large neuron whose memory is erased in the pause falls back to the level of
-# those who hear one word only.
+# **Memory is what counts.** Five units can tell some words apart and cannot add. Twenty can, and
+# sixty do it better. The same large neuron whose memory is erased between the words falls back to
+# the level of those who hear one word only.
 #
-# **The LSTM loses through its input.** With all channels and as many parameters it is far behind.
-# On sums over neighbours, it is level with the neuron, a little better in one run and a little
-# worse in the next. So what wins here is the *branch*: an inductive bias for the input, not for
-# memory.
+# **The LSTM stumbles over its input.** With all channels and as many parameters it is far behind
+# the neuron. On sums over neighbours it is level, somewhat better in one run and somewhat worse in
+# the next. So the neuron's lead is in what it does with many inputs, not in how it remembers.
 #
-# **Hearing and adding.** The ticks show how many first words are recognised. Were all words heard as
-# well as the first and then added without a fault, more sums would be right than are. The third
+# **Hearing is not adding.** The ticks show how many first words are recognised. If both words were
+# heard as well as that and then added without a fault, many more sums would be right. The third
 # exercise works out how many.
 #
 # ## 4. Where the first word is kept
@@ -544,10 +546,10 @@ plt.show()
 
 claim(
     PAPER,
-    "sums lost when the slower half of the memory is erased between the words, above those lost "
+    "sums lost when the slower half of the memory is erased between the words, more than are lost "
     "with the faster half",
     100 * (fast - slow),
-    at_least=10,
+    at_least=15,
     unit="points",
 )
 for name in looks:
@@ -557,13 +559,18 @@ for name in looks:
 # The first word is in the slow units. A fast one has forgotten by itself what we take from it.
 #
 # On the right, the words are as they were, with silence between them that no model has met in
-# training. The neuron's time constants are fixed, and at every step its answer drifts with its
-# memory. What a model would say at each moment can be watched: the brighter, the surer. Move the
-# pause.
+# training. Nobody waits well, and the LSTM on sums waits better than the neuron: an LSTM can learn to
+# close its gates in silence, while the neuron's memory leaks at its fixed rates.
+#
+# What the neuron would answer can be watched at every moment; the darker, the surer. The dashed
+# lines are the right answers. The pair is the first that it gets right. Move the pause.
 
 
 # %%
-def listen(pause=0.0, pair=1):
+solved = int(found[ELM].all(0).int().argmax())  # a pair that the neuron gets right
+
+
+def listen(pause=0.0, pair=solved):
     """Show how sure the neuron is of every sum at every moment of a pair."""
     s, _ = paused(s_test[:, [pair]], pause)
     with torch.no_grad():
@@ -591,7 +598,8 @@ def listen(pause=0.0, pair=1):
 
 
 _ = interact(
-    listen, pause=FloatSlider(0.0, min=0, max=1.2, step=0.15, continuous_update=False), pair=(0, 19)
+    lambda pause: listen(pause),
+    pause=FloatSlider(0.0, min=0, max=1.2, step=0.15, continuous_update=False),
 )
 
 # %%
@@ -603,7 +611,7 @@ listen(0.6)
 # A spike needs an addition for every synapse that it reaches; a dense layer, a multiplication for
 # every weight at every step. The neuron's spikes reach one synapse each, on a branch; what follows
 # is a dense perceptron at every step. In the LSTM that hears all channels each spike reaches four
-# gates of each unit.
+# gates of each unit. (Where training has set $w_s = 0$ there is no synapse left, and no addition.)
 
 # %%
 spikes, (first, second) = GROUPS["test"][0], test_pairs
@@ -696,7 +704,7 @@ check(lstm_size, lstm_size_solution, lambda rng: tuple(int(n) for n in rng.integ
 # %% [markdown]
 # ### Exercise 3: if it could add
 #
-# Let `C[d, a]` be the probability that digit `d` is heard as `a`, and both digits of a pair be heard
+# Let `C[d, a]` be the probability that digit `d` is heard as `a`. Both digits of a pair are heard
 # independently and added without a fault. What share of sums comes out right, if all pairs of
 # digits are equally likely? Count lucky cases, too: a 3 heard as a 4, and an 8 as a 7.
 #
@@ -733,9 +741,33 @@ for name in WEIGHTS:
 # %% [markdown]
 # ## 7. What did not reproduce, and what is smaller here
 #
-# NOT YET
+# - **Half of the claim holds.** At equal parameters the neuron beats an LSTM on the same channels
+#   by far more than the 3 points that we looked for. It does not beat one that is handed sums over
+#   neighbours: at the five seeds tried (0, 1, 2, 3, 7) the difference was between −5 and +10
+#   points. The sharing of branches is not the whole story, though. With a branch for every channel
+#   (`n_branches = 140`, which makes both LSTMs the same) the neuron was ahead as well, 45 % to
+#   32 %, at the one seed tried.
+# - **Finer steps** are where the paper's LSTM falls behind, and we saw a trace of it: with 10 ms
+#   instead of 30 ms, at seed 0, the neuron went from 46 % to 44 %, and the LSTM on sums from 47 %
+#   to 37 %. It takes three times as long (`step = 0.01`).
+# - **More memory is better** at every seed tried, by at least 7 points from one size to the next.
+# - **The running sum.** The paper asks for the sum alone, at the last step. So did we at first: in
+#   an early trial a neuron of 20 units got 17 % of sums right, against 27 % with the running sum,
+#   after as many steps. All models here have the same help. The paper also leaves out half of the
+#   input spikes in training; we do not.
+# - **One run is noisy.** The intervals in the figure are Wilson's, for so many independent pairs.
+#   But pairs share 400 words, and the order of floating-point operations alone moves a
+#   model's accuracy by several points. Claims have room for that.
 #
-# **Next.** 
+# Smaller than in the paper: synthetic English words instead of recordings in two languages, 140
+# channels instead of 700, 60 memory units instead of 100, steps of 30 ms, and a few hundred steps
+# of Adam, which ends before the models have learned all they can. Rates above 0.03 were worse for the LSTMs where we
+# tried. Both words have a place of fixed length, as in the paper, so that the silence after a word
+# is part of what is learned.
+#
+# **Next.** Tallec and Ollivier, *Can recurrent neural networks warp time?* (ICLR 2018), for the
+# initialisation of the rivals; Cramer et al. (2022) for the spoken digits that the paper adds up;
+# and `delays/02_learning_delays`, where a word's past waits in the axon instead of the soma.
 
 # %%
 # NBVAL_CHECK_OUTPUT
