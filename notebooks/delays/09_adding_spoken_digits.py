@@ -87,9 +87,10 @@ if not step < word <= 2:
     raise ValueError(f"word must be longer than a step of {step} s and at most 2 s, not {word}")
 if tau_max <= step:
     raise ValueError(f"tau_max must exceed a step of {step} s, not {tau_max}")
-if n_valid_voices > 15 or word_set < 0:
+if n_train < 16 or n_valid_voices > 15 or word_set < 0:
     raise ValueError(
-        f"n_valid_voices: at most 15 of 16, not {n_valid_voices}; word_set: not {word_set}"
+        f"n_train: at least one of each of 16 voices, not {n_train}; n_valid_voices: at most 15, "
+        f"not {n_valid_voices}; word_set: at least 0, not {word_set}"
     )
 
 rng = torch.Generator().manual_seed(seed)
@@ -114,7 +115,6 @@ train_set, test_set = (
 voices = np.unique(train_set.speakers)
 set_aside = voices[torch.randperm(len(voices), generator=rng)[:n_valid_voices].numpy()]
 is_valid = np.isin(train_set.speakers, set_aside)
-
 
 TAU_B = 0.005  # s, of the traces that spikes leave in a dendrite
 kappa_b = math.exp(-step / TAU_B)
@@ -559,8 +559,8 @@ for name in looks:
 # The first word is in the slow units. A fast one has forgotten by itself what we take from it.
 #
 # On the right, the words are as they were, with silence between them that no model has met in
-# training. Nobody waits well, and the LSTM on sums waits better than the neuron: an LSTM can learn to
-# close its gates in silence, while the neuron's memory leaks at its fixed rates.
+# training. Nobody waits well, and the LSTM on sums waits better than the neuron: an LSTM can learn
+# to close its gates in silence, while the neuron's memory leaks at its fixed rates.
 #
 # What the neuron would answer can be watched at every moment; the darker, the surer. The dashed
 # lines are the right answers. The pair is the first that it gets right. Move the pause.
@@ -761,9 +761,9 @@ for name in WEIGHTS:
 #
 # Smaller than in the paper: synthetic English words instead of recordings in two languages, 140
 # channels instead of 700, 60 memory units instead of 100, steps of 30 ms, and a few hundred steps
-# of Adam, which ends before the models have learned all they can. Rates above 0.03 were worse for the LSTMs where we
-# tried. Both words have a place of fixed length, as in the paper, so that the silence after a word
-# is part of what is learned.
+# of Adam, which ends before the models have learned all they can. Rates above 0.03 were worse for
+# the LSTMs where we tried. Both words have a place of fixed length, as in the paper, so that the
+# silence after a word is part of what is learned.
 #
 # **Next.** Tallec and Ollivier, *Can recurrent neural networks warp time?* (ICLR 2018), for the
 # initialisation of the rivals; Cramer et al. (2022) for the spoken digits that the paper adds up;
