@@ -453,8 +453,8 @@ metric("rank_without_term", rank["FADC, μ = 0"])
 # coarse ones.
 #
 # But look at the lowest bar. **Without the frequency term FADC is just as good**, although its
-# dilations differ far less from place to place and do not follow the frequency. On this task most of
-# the gain comes from the other parts (per-tap modulation, band selection, kernel balance), and not
+# dilations differ far less from place to place and do not follow the frequency. On this task most
+# of the gain comes from the other parts (per-tap modulation, band selection, kernel balance), and not
 # from the dilation that gave the method its name. The term makes AdaDR do what the paper describes;
 # it does not make the segmentation better.
 #
@@ -547,7 +547,8 @@ check(
 #   (at one seed a tenth of a point less) without the frequency term, where dilations spread a
 #   fifth to a half as far.
 # - **More parameters explain a part.** At equal parameters a wider network of fixed dilation closes
-#   a quarter to six tenths of the gap. "At equal channels" flatters a layer that brings its own networks.
+#   a quarter to six tenths of the gap. "At equal channels" flatters a layer that brings its own
+#   networks.
 # - **The modulation** is $2\,\mathrm{sigmoid}$ here, so that the layer starts as the fixed dilated
 #   convolution. The released code has $\mathrm{sigmoid}$, and starts at half of it. It also adds a
 #   gate for each input channel to AdaKern, and does not contain the frequency term, which follows

@@ -363,8 +363,9 @@ claim(
 # The bars are words of voices that no network has heard, with Wilson's 95 % intervals; the ticks
 # are the voices of training. Delays lift a network that has no other memory by far more than the
 # same number of parameters spent on more neurons, by more than a membrane that remembers ten
-# steps, and by more than as many numbers of state that fade instead of waiting. Random delays do most of that; what learning them adds is a few points, and not in every
-# run. Learning *only* delays, over weights that stay random, is not enough.
+# steps, and by more than as many numbers of state that fade instead of waiting. Random delays do
+# most of that; what learning them adds is a few points. Learning *only* delays, over weights that
+# stay random, is not enough.
 #
 # ## 3. Is it the timing?
 #
@@ -542,8 +543,7 @@ for condition in ("learned delays", "no delays"):
 # - The paper trains two layers of 256 neurons for 150 epochs on 8156 recordings of twelve people
 #   and reaches 95.1 % (93.8 % with a split that keeps the test set out of the choice). Here 32
 #   neurons a layer learn for ten epochs on hundreds of synthetic words, from 70 channels instead of
-#   140. The numbers cannot be
-#   compared; the order of the conditions can, and agrees.
+#   140. The numbers cannot be compared; the order of the conditions can, and agrees.
 # - `labkit run delays/08_reading_spoken_digits --preset full` has the paper's size, with our words
 #   of both languages; `-p shd=FOLDER` reads the recordings instead. Expect hours on a laptop.
 # - The lead of learned over fixed delays is small: 5 to 6 points at seeds 0 to 2, each with some
