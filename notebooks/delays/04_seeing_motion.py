@@ -1231,7 +1231,8 @@ check(
 #   operations and half of it with several hundred times fewer. Here a tenth of the weights cost at
 #   most 10 points with eight of ten seeds, but 13 and 26 with the others, so that we make no claim
 #   of it; half-saturation lay between 1/13 and 1/170 of the weights. Our kernels have 7,696
-#   weights, the paper's 437,000 (36 motions, 21 delays, 17×17 pixels), so that there is less to spare.
+#   weights, the paper's 437,000 (36 motions, 21 delays, 17×17 pixels), so that there is less to
+#   spare.
 # - **Pruning needs homeostasis here.** With biases left alone (dotted lines) accuracy falls
 #   earlier, and not even steadily. We trained for hundreds of steps and not for $10^5$, which
 #   leaves noise in small weights, and dropping that noise shifts the evidence of some detectors

@@ -454,9 +454,9 @@ metric("rank_without_term", rank["FADC, μ = 0"])
 #
 # But look at the lowest bar. **Without the frequency term FADC is just as good**, although its
 # dilations differ far less from place to place and do not follow the frequency. On this task most
-# of the gain comes from the other parts (per-tap modulation, band selection, kernel balance), and not
-# from the dilation that gave the method its name. The term makes AdaDR do what the paper describes;
-# it does not make the segmentation better.
+# of the gain comes from the other parts (per-tap modulation, band selection, kernel balance), and
+# not from the dilation that gave the method its name. The term makes AdaDR do what the paper
+# describes; it does not make the segmentation better.
 #
 # Below, the same layer looks at a photograph. It was trained on stripes, yet the picture is what
 # one would hope for: short steps along edges and in the face, long ones in the smooth sky.
