@@ -114,6 +114,21 @@
 # go before it selects nothing, and how the result compares with networks that never saw the digit.
 # 20 minutes to read, under a minute to run.
 #
+# [**Who forgets best?**](unlearning/02_who_forgets_best.ipynb)
+#
+# ![Scores of thirteen methods for eight kinds of request](unlearning/02_who_forgets_best.png)
+#
+# Thirteen methods, eight kinds of request, and ten retrained networks for each as the yardstick;
+# then an attacker who looks closer. 20 minutes to read, about a minute to run.
+#
+# [**When a fifth of the poison is found**](unlearning/03_corrective_unlearning.ipynb)
+#
+# ![What six methods make of partly known poison](unlearning/03_corrective_unlearning.png)
+#
+# Somebody tampered with the data, and not all of it is known: retraining is no gold standard then,
+# and dampening is, for a reason that a pair of scissors explains. 15 minutes to read, under a
+# minute to run.
+#
 # [**Forgetting while learning**](unlearning/04_forgetting_while_learning.ipynb)
 #
 # ![Digits, each with the history of its training](unlearning/04_forgetting_while_learning.png)
@@ -121,6 +136,14 @@
 # Which pictures a network learns once and never loses, which it never learns, and what that tells
 # about wrong labels and about pictures that can be left out. 12 minutes to read, under a minute to
 # run.
+#
+# [**Pictures that nothing can be learned from**](unlearning/05_unlearnable_examples.ipynb)
+#
+# ![Patches of photographs, their noise, and what networks learn from
+# them](unlearning/05_unlearnable_examples.png)
+#
+# Noise that tells a network there is nothing to learn, plain patterns that do nearly as well, and
+# three remedies. 15 minutes to read, about a minute to run.
 #
 # [**Privacy that speeds up learning**](unlearning/07_privacy_that_speeds_learning.ipynb)
 #

@@ -78,8 +78,6 @@ from labkit.unlearning.training import (
     digits_cnn,
     digits_mlp,
     retrain,
-    seeded,
-    spawn,
     train,
 )
 
@@ -130,9 +128,7 @@ __all__ = [
     "retrain_band",
     "salun",
     "scrub",
-    "seeded",
     "selective_synaptic_dampening",
-    "spawn",
     "ssd",
     "stamp",
     "subclass_forgetting",

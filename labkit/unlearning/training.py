@@ -5,8 +5,7 @@ alone. One retrained network is one draw; how far draws differ is what an `Ensem
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from labkit.seeding import seeded, spawn
 from labkit.unlearning.checks import Examples, check_examples, check_trainable
 
 # ------------------------------------------------------------------ networks of the digits
@@ -48,25 +48,6 @@ def digits_cnn(generator: Generator) -> nn.Module:
             nn.Flatten(),
             nn.Linear(512, 10),
         )
-
-
-@contextmanager
-def seeded(generator: Generator) -> Iterator[None]:
-    """Within, torch's own draws (initial weights, dropout) follow from the generator."""
-    seed = _draw_seed(generator)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
-def spawn(generator: Generator, count: int) -> list[Generator]:
-    """New independent generators, one per member of an ensemble."""
-    device = generator.device
-    return [Generator(device).manual_seed(_draw_seed(generator)) for _ in range(count)]
-
-
-def _draw_seed(generator: Generator) -> int:
-    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
 # ------------------------------------------------------------------ one network

@@ -57,7 +57,7 @@ from labkit.claims import summary
 from labkit.data import digits
 from labkit.exercises import check
 from labkit.plots import BLUE, GREEN, GREY, ORANGE, house_style
-from labkit.unlearning import seeded
+from labkit.seeding import seeded
 
 PAPER = "example-forgetting-events"
 X, Y = (torch.from_numpy(part) for part in digits())

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import threading
@@ -20,10 +21,15 @@ def good(tmp_path_factory):
     out = tmp_path_factory.mktemp("out {odd}")
     calls = []
     here = Path.cwd()
+    handler, logged = logging.Handler(), []
+    handler.emit = logged.append
+    logging.getLogger().addHandler(handler)
     result = headless.run(
         "apples/01_good", GIVEN, out=out, on_cell=lambda *announced: calls.append(announced)
     )
+    logging.getLogger().removeHandler(handler)
     assert Path.cwd() == here
+    assert [record.getMessage() for record in logged if record.levelno >= logging.WARNING] == []
     return result, calls, json.loads(result.output.read_text())
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from labkit.seeding import seeded
 from labkit.unlearning import fisher_diagonal, selective_synaptic_dampening
 from labkit.unlearning.dampening import (
     adaptive_alpha,
@@ -18,7 +19,7 @@ from labkit.unlearning.dampening import (
     ssd,
 )
 from labkit.unlearning.fisher import batch_fisher_diagonal
-from labkit.unlearning.training import Recipe, seeded, train
+from labkit.unlearning.training import Recipe, train
 
 
 def model_and_importances(seed=0):

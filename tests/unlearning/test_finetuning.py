@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from labkit.seeding import seeded
 from labkit.unlearning.dampening import (
     adaptive_ssd,
     jit_unlearning,
@@ -29,7 +30,7 @@ from labkit.unlearning.finetuning import (
     unsir,
     wrong_labels,
 )
-from labkit.unlearning.training import Recipe, seeded, train
+from labkit.unlearning.training import Recipe, train
 
 
 def draw(seed=0):

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from labkit.seeding import seeded
 from labkit.unlearning import fisher, fisher_diagonal
 from labkit.unlearning.fisher import batch_fisher_diagonal, output_sensitivity
-from labkit.unlearning.training import seeded
 
 
 def alone(model, x, y=None):

@@ -7,14 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from labkit.seeding import seeded, spawn
 from labkit.unlearning.training import (
     Ensemble,
     Recipe,
     digits_cnn,
     digits_mlp,
     retrain,
-    seeded,
-    spawn,
     train,
 )
 
