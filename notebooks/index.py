@@ -145,6 +145,13 @@
 # Noise that tells a network there is nothing to learn, plain patterns that do nearly as well, and
 # three remedies. 15 minutes to read, about a minute to run.
 #
+# [**Noise where it counts**](unlearning/06_local_masks.ipynb)
+#
+# ![A scan, where a network looks, and the noise that protects it](unlearning/06_local_masks.png)
+#
+# Protect a medical scan by changing only the pixels that a network looks at, and ask whether it
+# takes a network to find them. 10 minutes to read, about a minute to run.
+#
 # [**Privacy that speeds up learning**](unlearning/07_privacy_that_speeds_learning.ipynb)
 #
 # ![Belief in the truth with and without privacy](unlearning/07_privacy_that_speeds_learning.png)
