@@ -167,6 +167,22 @@
 # A network whose learning rate depends on what it takes in, in a world that keeps renaming things.
 # 15 minutes to read, under a minute to run.
 #
+# ### Diffusion
+#
+# [**What a schedule hides**](diffusion/02_what_a_schedule_hides.ipynb)
+#
+# ![Pictures sorted by brightness](diffusion/02_what_a_schedule_hides.png)
+#
+# Why a famous schedule of noise paints every picture grey, the four fixes, and one more step for
+# models that cannot be trained again. 20 minutes to read, about a minute to run.
+#
+# [**Chains that forget their start**](diffusion/07_chains_that_forget_their_start.ipynb)
+#
+# ![A chain with little, much and falling noise](diffusion/07_chains_that_forget_their_start.png)
+#
+# A story told, misheard and told again converges to what its listeners believe, whatever the noise;
+# and any such chain follows a differential equation. 20 minutes to read, under a minute to run.
+#
 # ### Headless
 #
 # [**Sweeps: does a result hold, or did it hold once?**](headless/01_sweeps.ipynb)
