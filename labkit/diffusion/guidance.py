@@ -39,7 +39,8 @@ def guided(
         for a denoiser that is missing or cannot be called.
     ValueError
         for a weight that is not finite, a rescale out of range or an unknown kind; when called, for
-        rescaling samples of a single value, which have no standard deviation.
+        rescaling samples of a single value, which have no standard deviation, and guided
+        predictions of equal values throughout, which no factor gives another one.
     """
     for name, denoiser in {"conditional": conditional, "unconditional": unconditional}.items():
         if not callable(denoiser):
@@ -59,7 +60,13 @@ def guided(
         if rescale == 0:
             return g
         c, g = (from_x0(prediction, x0, x, alpha, sigma) for x0 in (c, g))
-        g = g * (rescale * _std(c) / _std(g) + 1 - rescale)
+        spread = _std(g)
+        if not spread.all():
+            raise ValueError(
+                f"rescale divides by the standard deviation of the guided {prediction}, which is 0 "
+                f"at alpha = {alpha}: use rescale=0 there, or another kind of prediction"
+            )
+        g = g * (rescale * _std(c) / spread + 1 - rescale)
         return to_x0(prediction, g, x, alpha, sigma)
 
     return denoise

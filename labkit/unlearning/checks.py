@@ -12,6 +12,12 @@ from labkit.kernels.dispatch import check_finite
 Examples = tuple[Tensor, Tensor]  # inputs (N, ...) and classes (N,) int64
 
 
+def union(*parts: Examples) -> Examples:
+    """All examples of the parts, one part after the other."""
+    inputs, targets = zip(*parts, strict=True)
+    return torch.cat(inputs), torch.cat(targets)
+
+
 def check_unlearning(model: nn.Module, forget: Examples, retain: Examples) -> None:
     """Raise unless model, forget set and retain set fit together.
 

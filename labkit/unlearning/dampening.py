@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from labkit.kernels.dampen import dampen
 from labkit.kernels.dispatch import check_floating
-from labkit.unlearning.checks import Examples, check_apart, check_unlearning
+from labkit.unlearning.checks import Examples, check_apart, check_unlearning, union
 from labkit.unlearning.fisher import (
     batch_fisher_diagonal,
     fisher_diagonal,
@@ -142,7 +142,7 @@ def ssd(
     if fisher != "batch":
         _check_below_ceiling(alpha, forget, retain)
     importance = partial(FISHERS[fisher], model, batch_size=batch_size)
-    return _dampened(model, importance(*_union(retain, forget)), importance(*forget), alpha, lam)
+    return _dampened(model, importance(*union(retain, forget)), importance(*forget), alpha, lam)
 
 
 def loss_free_ssd(
@@ -164,9 +164,7 @@ def loss_free_ssd(
     if batch_size == 1:
         _check_below_ceiling(alpha, forget, retain)
     importance = partial(output_sensitivity, model, batch_size=batch_size)
-    return _dampened(
-        model, importance(_union(retain, forget)[0]), importance(forget[0]), alpha, lam
-    )
+    return _dampened(model, importance(union(retain, forget)[0]), importance(forget[0]), alpha, lam)
 
 
 def adaptive_ssd(
@@ -281,11 +279,6 @@ def _dampened(
     student = copy.deepcopy(model)
     selective_synaptic_dampening(student, importance_all, importance_forget, alpha, lam)
     return student
-
-
-def _union(*parts: Examples) -> Examples:
-    inputs, targets = zip(*parts, strict=True)
-    return torch.cat(inputs), torch.cat(targets)
 
 
 # ------------------------------------------------------------------ checks

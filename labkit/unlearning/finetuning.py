@@ -17,7 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from labkit.unlearning.checks import Examples, check_apart, check_unlearning, count_classes
+from labkit.unlearning.checks import (
+    Examples,
+    check_apart,
+    check_unlearning,
+    count_classes,
+    union,
+)
 from labkit.unlearning.training import Recipe, descend, train
 
 RECIPE = Recipe(epochs=5)  # the default of nearly all, so that they start with equal budgets
@@ -127,7 +133,7 @@ def amnesiac(
     their other method, which subtracts logged updates, must be prepared at training time.
     """
     student = _student(model, forget, retain)
-    data = _union(_relabelled(model, forget, generator), retain)
+    data = union(_relabelled(model, forget, generator), retain)
     train(student, data, recipe, generator=generator)
     return student
 
@@ -156,7 +162,7 @@ def salun(
     student = _student(model, forget, retain)
     check_apart(model)
     salient = saliency_mask(model, forget, share)
-    data = _union(_relabelled(model, forget, generator), retain)
+    data = union(_relabelled(model, forget, generator), retain)
     optimizer = recipe.optimizer(student.parameters())
     original = dict(model.named_parameters())
 
@@ -324,7 +330,7 @@ def unsir(
         )
     student = _student(model, forget, retain)
     noise = error_maximising_noise(model, forget, noise_steps, noise_lr, penalty, generator)
-    train(student, _union((noise, forget[1]), retain), impair, generator=generator)
+    train(student, union((noise, forget[1]), retain), impair, generator=generator)
     train(student, retain, repair, generator=generator)
     return student
 
@@ -375,11 +381,6 @@ def _logits(teacher: nn.Module, data: Examples) -> Tensor:
 def _relabelled(model: nn.Module, forget: Examples, generator: Generator) -> Examples:
     x, y = forget
     return x, wrong_labels(y, count_classes(model, x), generator)
-
-
-def _union(*parts: Examples) -> Examples:
-    inputs, targets = zip(*parts, strict=True)
-    return torch.cat(inputs), torch.cat(targets)
 
 
 def _endless(N: int, recipe: Recipe, generator: Generator) -> Iterator[Tensor]:

@@ -106,3 +106,10 @@ def test_rescaling_single_values_is_refused():
     single = guided(lambda x, a, s: x, lambda x, a, s: 2 * x, 2.0, 0.5)
     with pytest.raises(ValueError, match=r"two or more values, not \(4, 1\)"):
         single(torch.randn(4, 1), ALPHA, SIGMA)
+
+
+def test_rescaling_what_has_no_spread_is_refused():
+    # Nothing but noise at alpha = 0: v is minus the mean of the data, here the same in each pixel.
+    flat = guided(lambda x, a, s: 0 * x + 0.5, lambda x, a, s: 0 * x + 0.25, 2.0, 0.7)
+    with pytest.raises(ValueError, match="standard deviation of the guided v, which is 0 at alpha"):
+        flat(torch.randn(3, 1, 4, 4), 0.0, 1.0)

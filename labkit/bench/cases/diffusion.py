@@ -1,9 +1,11 @@
 """Sampling: the loop of `labkit.diffusion` against that of diffusers, around one network."""
 
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from labkit.bench.measure import Case, Trial, agree, generator
 from labkit.diffusion import NetworkDenoiser, TinyUNet, generate, linear_beta
@@ -11,14 +13,29 @@ from labkit.diffusion import NetworkDenoiser, TinyUNet, generate, linear_beta
 BATCH, SIDE, STEPS = 64, 8, 50
 
 
-def _sample(device: str) -> Trial:
+class Free(nn.Module):
+    """A network that costs next to nothing: what is left is the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor, logsnr: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.scale * x
+
+
+def _unet() -> nn.Module:
     draw = generator("cpu")
     network = TinyUNet(16, SIDE, generator=draw)
     with torch.no_grad():  # else its last layer is zero, and every sampler agrees
         for weight in network.parameters():
             weight += 0.02 * torch.randn(weight.shape, generator=draw)
-    network = network.to(device).requires_grad_(False)
-    x = torch.randn(BATCH, 1, SIDE, SIDE, generator=draw).to(device)
+    return network
+
+
+def _sample(device: str, build: Callable[[], nn.Module]) -> Trial:
+    network = build().to(device).requires_grad_(False)
+    x = torch.randn(BATCH, 1, SIDE, SIDE, generator=generator("cpu")).to(device)
     schedule = linear_beta()
     denoise, levels = NetworkDenoiser(network, "v"), schedule.steps(STEPS)
     logsnr = schedule.table.float().to(device)
@@ -26,10 +43,11 @@ def _sample(device: str) -> Trial:
     def ours() -> Tensor:
         return generate(denoise, x, levels)
 
-    def network_alone() -> None:
-        with torch.no_grad():
-            for _ in range(STEPS):
-                network(x, logsnr[-1])
+    @torch.no_grad()
+    def floor() -> None:
+        y = x
+        for _ in range(STEPS):
+            y = torch.add(y, network(x, logsnr[-1]), alpha=0.1)
 
     peers, missing = {}, []
     if find_spec("diffusers") is None:
@@ -59,15 +77,17 @@ def _sample(device: str) -> Trial:
         for name, theirs in peers.items():
             agree(name, ours(), theirs(), 1e-3)
 
-    return Trial(ours, check, network_alone, peers, missing)
+    return Trial(ours, check, floor, peers, missing)
 
 
+FLOOR = f"{STEPS} calls of the network, and a sum after each"
 CASES = [
     Case(
         "diffusion_sample",
-        f"DDIM, {STEPS} steps of {BATCH} digits, U-Net of 16 channels",
-        f"{STEPS} calls of the network alone",
-        _sample,
+        f"DDIM, {STEPS} steps of {BATCH} digits, {name}",
+        FLOOR,
+        partial(_sample, build=build),
         ("cpu", "cuda"),
     )
+    for name, build in (("U-Net of 16 channels", _unet), ("the loop alone", Free))
 ]
