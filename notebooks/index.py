@@ -39,6 +39,14 @@
 # Twenty synapses tell one sparse pattern from all the rest: the arithmetic, counted against
 # simulations, and what photographs do to it. 15 minutes to read, under half a minute to run.
 #
+# [**Ten bits per second**](sparse_coding/10_ten_bits_per_second.ipynb)
+#
+# ![Rates of what people do and what an eye takes
+# in](sparse_coding/10_ten_bits_per_second.png)
+#
+# How to count what somebody does: a cube, a typist, a choice between keys, against what a million
+# fibres bring in. 15 minutes to read, under half a minute to run.
+#
 # ### Delays
 #
 # [**Hearing in spikes: from a spoken word to 700 spike
