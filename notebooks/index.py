@@ -39,6 +39,13 @@
 # Twenty synapses tell one sparse pattern from all the rest: the arithmetic, counted against
 # simulations, and what photographs do to it. 15 minutes to read, under half a minute to run.
 #
+# [**A sparse spectrum from a few noisy samples**](sparse_coding/07_a_sparse_spectrum.ipynb)
+#
+# ![Bins while coefficients are found and peeled away](sparse_coding/07_a_sparse_spectrum.png)
+#
+# Sixty-four Walsh coefficients among a quarter of a million, from six per cent of noisy values; and
+# a decision tree read by asking it. 15 minutes to read, about half a minute to run.
+#
 # [**Ten bits per second**](sparse_coding/10_ten_bits_per_second.ipynb)
 #
 # ![Rates of what people do and what an eye takes
