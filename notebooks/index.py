@@ -207,12 +207,38 @@
 # Why a famous schedule of noise paints every picture grey, the four fixes, and one more step for
 # models that cannot be trained again. 20 minutes to read, about a minute to run.
 #
+# [**Is the noise level needed?**](diffusion/06_is_the_noise_level_needed.ipynb)
+#
+# ![Digits drawn with and without the noise level](diffusion/06_is_the_noise_level_needed.png)
+#
+# Denoisers that are not told how noisy their input is: exact blind ones, on digits and from 2 to
+# 768 dimensions, and trained ones. Why flow matching hardly minds and DDIM fails. 15 minutes to
+# read, about half a minute to run.
+#
 # [**Chains that forget their start**](diffusion/07_chains_that_forget_their_start.ipynb)
 #
 # ![A chain with little, much and falling noise](diffusion/07_chains_that_forget_their_start.png)
 #
 # A story told, misheard and told again converges to what its listeners believe, whatever the noise;
 # and any such chain follows a differential equation. 20 minutes to read, under a minute to run.
+#
+# [**What a noisy image is worth**](diffusion/08_what_a_noisy_image_is_worth.ipynb)
+#
+# ![A blurred mixture, errors of its means, and the price of a clean
+# sample](diffusion/08_what_a_noisy_image_is_worth.png)
+#
+# Few clean examples and many noisy ones: how to learn from both without learning the noise, the
+# trap that the training loss hides, and the price of a clean example. 15 minutes to read, under a
+# minute to run.
+#
+# [**Denoising with spikes**](diffusion/10_denoising_with_spikes.ipynb)
+#
+# ![A noisy digit, the spikes it causes at four steps, and the digit made of
+# them](diffusion/10_denoising_with_spikes.png)
+#
+# A U-Net whose neurons fire or do not, four times for each guess: what it costs in error and saves
+# in energy, synapses that change over time, one threshold for all neurons, and a conversion that
+# needs no training with spikes. 15 minutes to read, about a minute to run.
 #
 # ### Headless
 #

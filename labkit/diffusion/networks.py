@@ -271,19 +271,42 @@ class NetworkDenoiser(nn.Module):
 
     def predict(
         self, x: Tensor, alpha: Level, sigma: Level, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Level, Level]:
         """What the network says and the coordinates it is meant in: output, x / s, a, b."""
-        parameter = next(self.network.parameters())
+        dtype = next(self.network.parameters()).dtype
+        coordinates = self._of_tensors if _any_tensor(alpha, sigma) else self._of_numbers
+        s, logsnr, a, b = coordinates(alpha, sigma, x, dtype)
+        z = (x / s).to(dtype)
+        return self.network(z, logsnr, label), z, a, b
+
+    def _of_tensors(
+        self, alpha: Level, sigma: Level, x: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """s, logsnr, a, b, computed in float64."""
         like = {"dtype": torch.float64, "device": x.device}
         alpha, sigma = torch.as_tensor(alpha, **like), torch.as_tensor(sigma, **like)
         s = (alpha**2 * self.sigma_data**2 + sigma**2).sqrt()
         logsnr = (2 * (alpha.log() - sigma.log())).clamp(-MAX_LOGSNR, MAX_LOGSNR)
-        z = (x / expand(s, x)).to(parameter.dtype)
-        a, b = ((alpha * self.sigma_data / s).to(z.dtype), (sigma / s).to(z.dtype))
-        return self.network(z, logsnr.to(z.dtype), label), z, a, b
+        a, b = (alpha * self.sigma_data / s).to(dtype), (sigma / s).to(dtype)
+        return expand(s, x), logsnr.to(dtype), a, b
+
+    def _of_numbers(
+        self, alpha: float, sigma: float, x: Tensor, dtype: torch.dtype
+    ) -> tuple[float, Tensor, float, float]:
+        """The same without a tensor for each: samplers pass numbers, at every step."""
+        s = math.hypot(alpha * self.sigma_data, sigma)
+        logsnr = -MAX_LOGSNR if alpha == 0 else MAX_LOGSNR
+        if alpha > 0 and sigma > 0:
+            logsnr = max(-MAX_LOGSNR, min(MAX_LOGSNR, 2 * math.log(alpha / sigma)))
+        logsnr = torch.tensor(logsnr, dtype=dtype, device=x.device)
+        return s, logsnr, alpha * self.sigma_data / s, sigma / s
 
 
 # ------------------------------------------------------------------ parts
+
+
+def _any_tensor(*values: Level) -> bool:
+    return any(isinstance(value, Tensor) for value in values)
 
 
 def _zero(layer: nn.Module) -> nn.Module:
