@@ -1100,7 +1100,7 @@ def midpoint_step_solution(D, x, alpha, beta):
 check(
     midpoint_step,
     midpoint_step_solution,
-    lambda rng: (D_gaussian, rng.normal(size=5), *np.sort(rng.uniform(0, 1, 2))),
+    lambda rng: (lambda x, t: np.cos(x) - t, rng.normal(size=5), *np.sort(rng.uniform(0, 1, 2))),
 )
 
 # %% [markdown]

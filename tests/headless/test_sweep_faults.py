@@ -59,7 +59,7 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
-def eventually(condition, seconds=30):
+def eventually(condition, seconds=120):  # a busy machine takes long to start a cluster
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
