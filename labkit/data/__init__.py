@@ -1,10 +1,10 @@
 """Data that ship with packages or are made on the spot: no source here ever asks the network.
 
 One file per source; each says where its data come from and under which licence. Everything is
-returned as NumPy arrays with the range stated in the docstring.
+returned as NumPy arrays with the range stated in the docstring; splits are tensors, for networks.
 """
 
-from labkit.data.digits import digits
+from labkit.data.digits import digits, digits_split
 from labkit.data.natural_images import PHOTOGRAPHS, natural_images
 from labkit.data.patches import sample_patches, whiten, whitened_patches
 from labkit.data.spoken_digits import SpokenDigits, spoken_digits
@@ -13,6 +13,7 @@ __all__ = [
     "PHOTOGRAPHS",
     "SpokenDigits",
     "digits",
+    "digits_split",
     "natural_images",
     "sample_patches",
     "spoken_digits",

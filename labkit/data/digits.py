@@ -1,6 +1,13 @@
 """Handwritten digits that scikit-learn carries in its wheel."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    Examples = tuple[Tensor, Tensor]
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -19,3 +26,18 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
     bunch = load_digits()
     return (bunch.images / 16).astype(np.float32), bunch.target.astype(np.int64)
+
+
+def digits_split(n_train: int = 1400, *, generator: "Generator") -> tuple["Examples", "Examples"]:
+    """Shuffled digits as tensors: n_train images to learn from, the other 1797 - n_train held out.
+
+    Images (N, 1, 8, 8) with values in [0, 1], float32; classes int64.
+    """
+    import torch
+
+    images, labels = map(torch.from_numpy, digits())
+    if not 0 < n_train < len(images):
+        raise ValueError(f"n_train must be from 1 to {len(images) - 1}, not {n_train}")
+    order = torch.randperm(len(images), generator=generator)
+    images, labels = images[order, None], labels[order]
+    return (images[:n_train], labels[:n_train]), (images[n_train:], labels[n_train:])

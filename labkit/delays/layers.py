@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from labkit.checks import check_count
 from labkit.kernels import delayed_linear
 from labkit.spiking import LIF, LeakyIntegrator
 
@@ -49,8 +50,7 @@ class DelayedLinear(nn.Module):
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
-        if inputs < 1 or outputs < 1:
-            raise ValueError(f"inputs and outputs must be at least 1, not {inputs} and {outputs}")
+        check_count(inputs=inputs, outputs=outputs)
         if max_delay < 0:
             raise ValueError(f"max_delay must not be negative: {max_delay}")
         shapes = {

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from labkit.checks import check_finite
 from labkit.diffusion.predictions import Level, expand
-from labkit.kernels.dispatch import check_finite
 
 Values = Tensor | Sequence  # numbers of any dtype, also nested lists; kept in float64
 

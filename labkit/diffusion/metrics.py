@@ -8,7 +8,6 @@ a bias: a value means nothing without `null_band`, what the metric says of two s
 `sliced_wasserstein` and `frechet_distance` are positive even then, and the less the larger n is.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from labkit.kernels.dispatch import check_finite, check_floating
+from labkit.checks import check_count, check_finite, check_floating, check_positive
 from labkit.seeding import seeded
 
 Metric = Callable[[Tensor, Tensor], float]
@@ -61,7 +60,7 @@ def sliced_wasserstein(
     """
     x, y = _points(x=x, y=y)
     _check_equal(x=x, y=y)
-    _check_count("n_projections", n_projections, 1)
+    check_count(n_projections=n_projections)
     if p not in (1, 2):
         raise ValueError(f"p must be 1 or 2, not {p!r}")
     u = torch.randn(x.shape[1], n_projections, generator=generator, dtype=x.dtype)
@@ -135,9 +134,8 @@ def mode_recall(samples: Tensor, means: Tensor, radius: float, *, at_least: int 
     samples (n, d), means (K, d), radius in the unit of the data.
     """
     samples, means = _points(least=1, samples=samples, means=means)
-    if not 0 < radius < math.inf:
-        raise ValueError(f"radius must be positive and finite, not {radius}")
-    _check_count("at_least", at_least, 1)
+    check_positive(radius=radius)
+    check_count(at_least=at_least)
     near = (torch.cdist(samples, means) <= radius).sum(dim=0)
     return (near >= at_least).double().mean().item()
 
@@ -223,8 +221,7 @@ def null_band(
     level : share of draws within the band
     """
     check_floating("real", real)
-    _check_count("n", n, 2)
-    _check_count("draws", draws, 2)
+    check_count(2, n=n, draws=draws)
     if 2 * n > len(real):
         raise ValueError(
             f"n must be at most {len(real) // 2}, half of the {len(real)} real examples, not {n}"
@@ -301,7 +298,7 @@ class DigitFeatures:
             raise ValueError(
                 f"labels must be 0 to 9, not {int(labels.min())} to {int(labels.max())}"
             )
-        _check_count("steps", steps, 1)
+        check_count(steps=steps)
         with seeded(generator):
             self.body = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 16), nn.Tanh())
             self.head = nn.Linear(16, 10)
@@ -378,8 +375,3 @@ def _check_equal(**sets: Tensor) -> None:
     if len({len(value) for value in sets.values()}) > 1:
         counts = " and ".join(str(len(value)) for value in sets.values())
         raise ValueError(f"{' and '.join(sets)} must hold equally many samples, not {counts}")
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from labkit.checks import check_count, check_positive
 from labkit.diffusion.predictions import Level, check_kind, expand, is_one, to_x0
 from labkit.seeding import seeded
 
@@ -112,7 +113,7 @@ class Mlp(nn.Module):
         generator: Generator,
     ) -> None:
         super().__init__()
-        _check_sizes(d=d, width=width, depth=depth)
+        check_count(d=d, width=width, depth=depth)
         _check_classes(n_classes)
         self.d, self.n_classes = d, n_classes
         with seeded(generator):
@@ -177,7 +178,7 @@ class TinyUNet(nn.Module):
         generator: Generator,
     ) -> None:
         super().__init__()
-        _check_sizes(channels=channels, side=side, in_channels=in_channels)
+        check_count(channels=channels, side=side, in_channels=in_channels)
         _check_classes(n_classes)
         if channels % GROUPS or side % 4:
             raise ValueError(
@@ -257,8 +258,7 @@ class NetworkDenoiser(nn.Module):
     ) -> None:
         super().__init__()
         check_kind(prediction)
-        if not 0 < sigma_data < math.inf:
-            raise ValueError(f"sigma_data must be positive and finite, not {sigma_data}")
+        check_positive(sigma_data=sigma_data)
         self.network, self.prediction, self.sigma_data = network, prediction, sigma_data
 
     def forward(self, x: Tensor, alpha: Level, sigma: Level, label: Tensor | None = None) -> Tensor:
@@ -317,12 +317,6 @@ def _zero(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def _check_sizes(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-
-
 def _check_classes(n_classes: int | None) -> None:
     if n_classes is not None:
-        _check_sizes(n_classes=n_classes)
+        check_count(n_classes=n_classes)

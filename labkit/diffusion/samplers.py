@@ -31,8 +31,8 @@ import torch
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
+from labkit.checks import check_finite
 from labkit.diffusion.predictions import Denoiser
-from labkit.kernels.dispatch import check_finite
 
 METHODS = ("ddim", "euler", "ancestral", "heun", "midpoint", "dpmpp_2m")
 

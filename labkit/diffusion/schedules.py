@@ -19,6 +19,8 @@ from difflib import get_close_matches
 import torch
 from torch import Generator, Tensor
 
+from labkit.checks import check_count, check_positive
+
 PROCESSES = ("vp", "ve", "flow")
 SPACINGS = ("trailing", "leading", "linspace")
 GAMMA_FLOOR = 1e-9  # alpha^2 and sigma^2 of Chen's schedules are cut off below, as in his code
@@ -82,7 +84,7 @@ class Schedule:
             chosen = timesteps(len(self.table), n, spacing or "trailing", offset=offset)
             logsnr = self.table[chosen]
         else:
-            _check_count("n", n)
+            check_count(n=n)
             if spacing is not None or offset:
                 raise ValueError(
                     f"schedule {self.name!r} is continuous and takes equal steps of t: spacing "
@@ -120,8 +122,8 @@ def timesteps(T: int, n: int, spacing: str = "trailing", *, offset: int = 0) -> 
         for n or T below 1, n > T, an unknown spacing, or an offset that leaves the range or is
         not of "leading".
     """
-    _check_count("T", T)
-    _check_count("n", n)
+    check_count(T=T)
+    check_count(n=n)
     if n > T:
         raise ValueError(f"n must be at most T = {T}, not {n}")
     if spacing not in SPACINGS:
@@ -181,7 +183,7 @@ def from_table(name: str, table: Tensor, process: str = "vp") -> Schedule:
 
 def linear_beta(beta_0: float = 1e-4, beta_T: float = 0.02, T: int = 1000) -> Schedule:
     """Steps beta_i from beta_0 to beta_T, equally spaced (Ho et al. 2020, section 4)."""
-    _check_count("T", T)
+    check_count(T=T)
     return from_betas("linear beta", torch.linspace(beta_0, beta_T, T, dtype=torch.float64))
 
 
@@ -189,7 +191,7 @@ def stable_diffusion(beta_0: float = 0.00085, beta_T: float = 0.012, T: int = 10
     """Steps sqrt(beta_i) equally spaced, "scaled linear" (Rombach et al. 2022). The last has a
     signal-to-noise ratio of 0.0047, and not 0.
     """
-    _check_count("T", T)
+    check_count(T=T)
     roots = torch.linspace(beta_0**0.5, beta_T**0.5, T, dtype=torch.float64)
     return from_betas("Stable Diffusion", roots**2)
 
@@ -198,7 +200,7 @@ def cosine_beta(T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Sch
     """The discrete cosine schedule, its betas cut off at max_beta (Nichol & Dhariwal 2021,
     equation 17).
     """
-    _check_count("T", T)
+    check_count(T=T)
     t = torch.linspace(0, 1, T + 1, dtype=torch.float64)
     alpha_bar = ((t + s) / (1 + s) * math.pi / 2).cos() ** 2
     return from_betas("cosine beta", (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta))
@@ -235,7 +237,7 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
             f"sigma_min and sigma_max must be 0 < sigma_min < sigma_max, not {sigma_min} and "
             f"{sigma_max}"
         )
-    _check_positive("rho", rho)
+    check_positive(rho=rho)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
     def logsnr(t: Tensor) -> Tensor:
@@ -258,7 +260,7 @@ def cosine_gamma(start: float = 0.0, end: float = 1.0, tau: float = 1.0) -> Sche
     """With alpha^2 = (c(t) - c(1)) / (c(0) - c(1)), kept within [1e-9, 1] (Chen 2023), where
     c(t) = cos(pi/2 (start + t (end - start)))^(2 tau).
     """
-    _check_positive("tau", tau)
+    check_positive(tau=tau)
     if not 0 <= start < end <= 1:
         raise ValueError(f"start and end must be 0 <= start < end <= 1, not {start} and {end}")
 
@@ -273,7 +275,7 @@ def sigmoid_gamma(start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> Sc
     """With alpha^2 = (s(1) - s(t)) / (s(1) - s(0)), kept within [1e-9, 1] (Chen 2023, after Jabri
     et al. 2022), where s(t) = sigmoid((start + t (end - start)) / tau).
     """
-    _check_positive("tau", tau)
+    check_positive(tau=tau)
     if not start < end:
         raise ValueError(f"start must lie below end, not {start} and {end}")
 
@@ -374,7 +376,7 @@ class LogSNRDensity:
 
 def cosine_density(shift: float = 0.0, scale: float = 1.0) -> LogSNRDensity:
     """Density s sech(s (lambda - shift) / 2) / (2 pi), s = scale: of `cosine`."""
-    _check_positive("scale", scale)
+    check_positive(scale=scale)
 
     def logsnr(t: Tensor) -> Tensor:
         cot = (math.pi / 2 * (1 - t)).sin().log() - (math.pi / 2 * t).sin().log()
@@ -390,7 +392,7 @@ def cosine_density(shift: float = 0.0, scale: float = 1.0) -> LogSNRDensity:
 
 def laplace_density(mu: float = 0.0, b: float = 0.5) -> LogSNRDensity:
     """Density exp(-|lambda - mu| / b) / (2 b): of `laplace`."""
-    _check_positive("b", b)
+    check_positive(b=b)
 
     def cdf(x: Tensor) -> Tensor:
         tail = (-(x - mu).abs() / b).exp() / 2
@@ -405,7 +407,7 @@ def laplace_density(mu: float = 0.0, b: float = 0.5) -> LogSNRDensity:
 
 def cauchy_density(mu: float = 0.0, gamma: float = 1.0) -> LogSNRDensity:
     """Density gamma / (pi ((lambda - mu)^2 + gamma^2)): of `cauchy`."""
-    _check_positive("gamma", gamma)
+    check_positive(gamma=gamma)
     return LogSNRDensity(
         "Cauchy",
         lambda x: gamma / math.pi / ((x - mu) ** 2 + gamma**2),
@@ -420,7 +422,7 @@ def edm_density(mean: float = -1.2, std: float = 1.2) -> LogSNRDensity:
 
     Karras et al. 2022, table 1.
     """
-    _check_positive("std", std)
+    check_positive(std=std)
 
     def standard(x: Tensor) -> Tensor:
         return (x + 2 * mean) / (2 * std)
@@ -435,13 +437,3 @@ def edm_density(mean: float = -1.2, std: float = 1.2) -> LogSNRDensity:
 
 
 # ------------------------------------------------------------------ checks
-
-
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be positive and finite, not {value}")

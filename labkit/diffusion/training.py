@@ -13,11 +13,11 @@ from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from labkit.data import digits
+from labkit.checks import check_count, check_finite, check_floating, check_positive
+from labkit.data import digits_split
 from labkit.diffusion.networks import MAX_LOGSNR, NULL, NetworkDenoiser, check_label
 from labkit.diffusion.predictions import Level, expand, target
 from labkit.diffusion.schedules import LogSNRDensity, Schedule, levels_of
-from labkit.kernels.dispatch import check_finite, check_floating
 from labkit.seeding import seeded
 
 Levels = Schedule | LogSNRDensity | Callable[[int, Generator], tuple[Tensor, Tensor]]
@@ -32,12 +32,8 @@ def digit_images(n_train: int = 1200, *, generator: Generator) -> tuple[Examples
     Images (N, 1, 8, 8) float32, classes int64 (`labkit.data.digits`). Their pixels have a root mean
     square of 0.84 and a standard deviation of 0.75 about a mean of -0.39.
     """
-    images, labels = map(torch.from_numpy, digits())
-    if not 0 < n_train < len(images):
-        raise ValueError(f"n_train must be from 1 to {len(images) - 1}, not {n_train}")
-    order = torch.randperm(len(images), generator=generator)
-    images, labels = 2 * images[order, None] - 1, labels[order]
-    return (images[:n_train], labels[:n_train]), (images[n_train:], labels[n_train:])
+    train, held_out = digits_split(n_train, generator=generator)
+    return (2 * train[0] - 1, train[1]), (2 * held_out[0] - 1, held_out[1])
 
 
 # ------------------------------------------------------------------ loss
@@ -95,7 +91,7 @@ def denoising_loss(
     (L,) float64
     """
     _check_data("x0", x0)
-    _check_count(draws=draws)
+    check_count(draws=draws)
     alphas, sigmas = (torch.as_tensor(value, dtype=torch.float64).tolist() for value in levels)
     losses = []
     for alpha, sigma in zip(alphas, sigmas, strict=True):
@@ -220,9 +216,8 @@ def descend(
     The loop of `train`, which explains its parameters, for losses of your own. The model takes the
     steps in training mode and is left in evaluation mode. Returns (steps,) losses.
     """
-    _check_count(steps=steps, batch_size=batch_size, N=N)
-    if not 0 < lr < math.inf:
-        raise ValueError(f"lr must be positive and finite, not {lr}")
+    check_count(steps=steps, batch_size=batch_size, N=N)
+    check_positive(lr=lr)
     if not 0 <= ema < 1:
         raise ValueError(f"ema must be at least 0 and below 1, not {ema}")
     if decay not in ("cosine", "constant"):
@@ -288,9 +283,3 @@ def _check_data(name: str, data: Tensor) -> None:
     if data.ndim < 2 or data.numel() == 0:
         raise ValueError(f"{name} must be (N, ...) with N >= 1 samples, not {tuple(data.shape)}")
     check_finite(name, data)
-
-
-def _check_count(**counts: int) -> None:
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")

@@ -1,4 +1,4 @@
-"""What every kernel shares: which back end computes, threads of the CPU, checks of tensors."""
+"""What every kernel shares: which back end computes, threads of the CPU."""
 
 import os
 import warnings
@@ -82,47 +82,3 @@ def split(function: Callable[..., None], count: int, *arguments: Any, least: int
         wait(parts)  # they write into memory that the caller may free
     for part in parts:
         part.result()
-
-
-# ------------------------------------------------------------------ checks
-
-
-def check_floating(name: str, value: object, *, among: tuple[torch.dtype, ...] = ()) -> None:
-    """Raise unless value is a tensor of floating point numbers, of these types if any are given."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}")
-    if among and value.dtype not in among:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in among)
-        raise TypeError(f"{name} must be one of {names}, not {_dtype(value)}")
-    if not value.is_floating_point() and not among:
-        raise TypeError(f"{name} must hold floating point numbers, not {_dtype(value)}")
-
-
-def check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
-    """Raise unless two tensors share dtype and device."""
-    if value.dtype != other.dtype:
-        raise TypeError(f"{name} must be {_dtype(other)} as {other_name} is, not {_dtype(value)}")
-    check_device(name, value, other_name, other)
-
-
-def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
-    """Raise unless two tensors lie on one device."""
-    if value.device != other.device:
-        raise ValueError(
-            f"{name} must lie on {other.device} as {other_name} does, not on {value.device}"
-        )
-
-
-def check_finite(name: str, value: Tensor) -> None:
-    """Raise if a tensor holds NaN or infinity."""
-    bad = ~torch.isfinite(value)
-    if bad.any():
-        where = tuple(bad.nonzero()[0].tolist())
-        raise ValueError(
-            f"{name} must be finite; {int(bad.sum())} of {value.numel()} values are not, the first "
-            f"at {where}: {value[where].item()}"
-        )
-
-
-def _dtype(value: Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
+from labkit.checks import check_count
 from labkit.kernels import sparse_code
 from labkit.kernels.sparse_code.reference import penalty_value
 
@@ -154,9 +155,7 @@ def _first_atoms(
         raise ValueError(f"x must be (N, n), at least one example, not {tuple(x.shape)}")
     if not x.isfinite().all():
         raise ValueError("x holds NaN or infinity")
-    for name, size in {"n_atoms": n_atoms, **sizes}.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, not {size}")
+    check_count(n_atoms=n_atoms, **sizes)
     if init is not None:
         if init.shape != (x.shape[1], n_atoms):
             raise ValueError(

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from labkit.checks import check_count
+
 # Columns of the non-linear parameter table p: x0, y0, theta, log sigma_x, log sigma_y, log f.
 # The logarithms keep the three positive and put octaves, not pixels, on an equal footing.
 _N_NONLINEAR = 6
@@ -149,8 +151,7 @@ def fit_gabors(atoms: Tensor, size: int, *, n_starts: int = 12, n_iter: int = 25
     GaborFit in float64: for each atom the best local optimum found.
     """
     atoms = _checked_atoms(atoms, size)
-    if n_starts < 1 or n_iter < 1:
-        raise ValueError(f"n_starts and n_iter must be >= 1, got {n_starts} and {n_iter}")
+    check_count(n_starts=n_starts, n_iter=n_iter)
 
     # Unit-energy rows make the fit independent of the atoms' scale; dividing by the largest
     # pixel first keeps the squares from over- or underflowing.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from labkit.kernels.dispatch import check_floating
+from labkit.checks import check_count, check_floating, check_positive
 
 
 def rate(x: Tensor, steps: int | None = None, *, generator: torch.Generator) -> Tensor:
@@ -31,7 +31,9 @@ def rate(x: Tensor, steps: int | None = None, *, generator: torch.Generator) -> 
         raise TypeError(f"generator must be a torch.Generator, not {type(generator).__name__}")
     if steps is None and x.ndim == 0:
         raise ValueError("x must be (T, ...) if steps is None; it has no dimension")
-    shape = x.shape if steps is None else (_checked(steps), *x.shape)
+    if steps is not None:
+        check_count(steps=steps)
+    shape = x.shape if steps is None else (steps, *x.shape)
     # In float32 at least: half precision rounds draws up to 1, and steps of 2^-11 are too coarse.
     precise = torch.promote_types(x.dtype, torch.float32)
     drawn = torch.rand(shape, dtype=precise, device=x.device, generator=generator)
@@ -80,8 +82,9 @@ def latency(
     _check_unit(x)
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must lie between 0 and 1, not {threshold}")
-    if tau is not None and not 0 < tau < float("inf"):
-        raise ValueError(f"tau must be positive and finite, not {tau}")
+    if tau is not None:
+        check_positive(tau=tau)
+    check_count(steps=steps)
     precise = x.to(torch.promote_types(x.dtype, torch.float32))
     if linear:
         t, longest = 1 - precise.clamp(min=threshold), 1.0
@@ -89,7 +92,7 @@ def latency(
         precise = precise.clamp(min=threshold + 1e-7)  # as in snnTorch: the latest is finite
         t = (precise / (precise - threshold)).log()
         longest = float(t.max()) if t.numel() else 1.0
-    scale = (_checked(steps) - 1) / longest if tau is None else tau
+    scale = (steps - 1) / longest if tau is None else tau
     t = (t * scale).round()
     at = torch.arange(steps, device=x.device).view(-1, *[1] * x.ndim)
     spikes = at == t
@@ -121,8 +124,7 @@ def delta(x: Tensor, threshold: float = 0.1, *, off_spike: bool = False) -> Tens
     check_floating("x", x)
     if x.ndim == 0:
         raise ValueError("x must be (T, ...), time first; it has no dimension")
-    if not 0 < threshold < float("inf"):
-        raise ValueError(f"threshold must be positive and finite, not {threshold}")
+    check_positive(threshold=threshold)
     change = torch.diff(x, dim=0, prepend=torch.zeros_like(x[:1]))
     spikes = (change >= threshold).to(x.dtype)
     return spikes - (change <= -threshold).to(x.dtype) if off_spike else spikes
@@ -133,9 +135,3 @@ def _check_unit(x: Tensor) -> None:
     if not ((x >= 0) & (x <= 1)).all():  # NaN is neither
         low, high = float(x.min()), float(x.max())
         raise ValueError(f"x must lie in [0, 1]; it ranges over {low:.4g} to {high:.4g}")
-
-
-def _checked(steps: int) -> int:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a positive number of steps, not {steps!r}")
-    return steps

@@ -9,6 +9,7 @@ attacks      who was in the training set
 evaluation   what is left, against the band of retrained networks
 """
 
+from labkit.data import digits_split
 from labkit.unlearning.attacks import (
     auc,
     confidence_scores,
@@ -63,7 +64,6 @@ from labkit.unlearning.scenarios import (
     Scenario,
     class_forgetting,
     confusion,
-    digits_split,
     memorisation,
     memorised_forgetting,
     poison,

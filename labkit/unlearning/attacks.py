@@ -30,7 +30,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
-from labkit.kernels.dispatch import check_finite, check_floating
+from labkit.checks import check_finite, check_floating
 
 # ------------------------------------------------------------------ scores from one model
 

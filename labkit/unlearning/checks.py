@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from labkit.kernels.dispatch import check_finite
+from labkit.checks import check_finite
 
 Examples = tuple[Tensor, Tensor]  # inputs (N, ...) and classes (N,) int64
 

@@ -3,13 +3,13 @@
 import copy
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import inf, isfinite, log1p
+from math import inf, log1p
 
 import torch
 from torch import Generator, Tensor, nn
 
+from labkit.checks import check_count, check_floating, check_positive
 from labkit.kernels.dampen import dampen
-from labkit.kernels.dispatch import check_floating
 from labkit.unlearning.checks import Examples, check_apart, check_unlearning, union
 from labkit.unlearning.fisher import (
     batch_fisher_diagonal,
@@ -137,7 +137,7 @@ def ssd(
     """
     if fisher not in FISHERS:
         raise ValueError(f"fisher must be one of {', '.join(FISHERS)}, not {fisher!r}")
-    _check_strength(alpha, lam)
+    check_positive(alpha=alpha, lam=lam)
     check_unlearning(model, forget, retain)
     if fisher != "batch":
         _check_below_ceiling(alpha, forget, retain)
@@ -159,7 +159,7 @@ def loss_free_ssd(
     As `ssd`, with the importances of `output_sensitivity`. With batch_size = 1 they are those of
     single samples, and alpha has its ceiling.
     """
-    _check_strength(alpha, lam)
+    check_positive(alpha=alpha, lam=lam)
     check_unlearning(model, forget, retain)
     if batch_size == 1:
         _check_below_ceiling(alpha, forget, retain)
@@ -191,7 +191,7 @@ def adaptive_ssd(
     """
     if fisher not in FISHERS:
         raise ValueError(f"fisher must be one of {', '.join(FISHERS)}, not {fisher!r}")
-    _check_strength(1.0, lam)
+    check_positive(lam=lam)
     check_unlearning(model, forget, retain)
     importance = partial(FISHERS[fisher], model, batch_size=batch_size)
     I_f, I_r = importance(*forget), importance(*retain)
@@ -247,8 +247,8 @@ def jit_unlearning(
     TypeError, ValueError
         as `check_unlearning` and `check_apart`, and for numbers that are not positive.
     """
-    if not (0 < sigma < inf and copies >= 1):
-        raise ValueError(f"sigma and copies must be positive and finite, not {sigma} and {copies}")
+    check_positive(sigma=sigma)
+    check_count(copies=copies)
     recipe = Recipe(epochs, batch_size, lr)
     check_unlearning(model, forget, retain)
     check_apart(model)
@@ -294,12 +294,6 @@ def _check_below_ceiling(alpha: float, forget: Examples, retain: Examples) -> No
         )
 
 
-def _check_strength(alpha: float, lam: float) -> None:
-    for name, value in {"alpha": alpha, "lam": lam}.items():
-        if not (value > 0 and isfinite(value)):
-            raise ValueError(f"{name} must be positive and finite, not {value}")
-
-
 def _check(
     parameters: Mapping[str, Tensor],
     importance_all: Mapping[str, Tensor],
@@ -307,7 +301,7 @@ def _check(
     alpha: float,
     lam: float,
 ) -> None:
-    _check_strength(alpha, lam)
+    check_positive(alpha=alpha, lam=lam)
     if not importance_all:
         raise ValueError("importance_all must name at least one parameter of the model")
     different = sorted(importance_all.keys() ^ importance_forget.keys())

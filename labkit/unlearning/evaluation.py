@@ -30,7 +30,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from labkit.kernels.dispatch import check_finite, check_floating
+from labkit.checks import check_count, check_finite, check_floating, check_positive
 from labkit.unlearning.attacks import check_logits, check_targets
 from labkit.unlearning.checks import Examples, check_examples
 
@@ -49,7 +49,7 @@ def logits_of(model: nn.Module, inputs: Tensor, *, batch_size: int = 1024) -> Te
         are not (N, C).
     """
     _check_inputs("inputs", inputs)
-    _check_at_least_one(batch_size=batch_size)
+    check_count(batch_size=batch_size)
     with torch.no_grad(), _evaluating(model):
         logits = torch.cat([model(x) for x in inputs.split(batch_size)])
     check_logits("logits of model", logits)
@@ -78,7 +78,7 @@ def penultimate_features(
         is not called, or a model with no linear layer where none is named.
     """
     _check_inputs("inputs", inputs)
-    _check_at_least_one(batch_size=batch_size)
+    check_count(batch_size=batch_size)
     modules = list(model.modules())
     if layer is None:
         linear = [module for module in modules if isinstance(module, nn.Linear)]
@@ -348,9 +348,8 @@ def relearning_curve(
         rate that is not positive, NaN or infinity (also where training diverges), or no trainable
         parameter.
     """
-    _check_at_least_one(steps=steps, batch_size=batch_size)
-    if not (lr > 0 and math.isfinite(lr)):
-        raise ValueError(f"lr must be positive and finite, not {lr}")
+    check_count(steps=steps, batch_size=batch_size)
+    check_positive(lr=lr)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("model must have a parameter that requires a gradient; it has none")
     measured = forget if measure is None else measure
@@ -499,12 +498,6 @@ def recalibrate_batch_norm(
 
 
 # ------------------------------------------------------------------ checks
-
-
-def _check_at_least_one(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
 
 
 def _check_inputs(name: str, inputs: Tensor) -> None:

@@ -34,7 +34,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from labkit.kernels.dispatch import check_finite
+from labkit.checks import check_count, check_finite
 from labkit.unlearning.checks import check_apart
 
 SCRATCH = 2**17  # elements of the gradients of single samples that are held at a time
@@ -485,8 +485,7 @@ def _check_model(model: nn.Module, trainable: dict[str, Tensor]) -> None:
 def _check_data(
     trainable: dict[str, Tensor], inputs: Tensor, targets: Tensor | None, batch_size: int
 ) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    check_count(batch_size=batch_size)
     if not isinstance(inputs, Tensor):
         raise TypeError(f"inputs must be a torch.Tensor, not {type(inputs).__name__}")
     if inputs.ndim == 0 or len(inputs) == 0:

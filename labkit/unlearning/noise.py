@@ -12,12 +12,11 @@ adversary of adversarial training.
 Images are (N, C, H, W) in [0, 1], classes (N,) int64; eps and step are in units of the images.
 """
 
-from math import isfinite
-
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from labkit.checks import check_count, check_positive
 from labkit.seeding import seeded
 from labkit.unlearning.checks import Examples, check_examples, check_trainable
 
@@ -150,14 +149,9 @@ def min_min_noise(
     """
     step = eps / 10 if step is None else step
     n_steps = (1 if class_wise else 20) if n_steps is None else n_steps
-    _check_settings(
-        positive={"eps": eps, "step": step, "lr": lr},
-        counts={
-            "n_steps": n_steps,
-            "train_steps": train_steps,
-            "max_rounds": max_rounds,
-            "batch_size": batch_size,
-        },
+    check_positive(eps=eps, step=step, lr=lr)
+    check_count(
+        n_steps=n_steps, train_steps=train_steps, max_rounds=max_rounds, batch_size=batch_size
     )
     check_trainable(model)
     check_examples("examples", examples, model)
@@ -189,15 +183,6 @@ def min_min_noise(
         if errors[-1] < stop_error:
             break
     return noise if class_wise else delta, errors
-
-
-def _check_settings(positive: dict[str, float], counts: dict[str, int]) -> None:
-    for name, value in positive.items():
-        if not (value > 0 and isfinite(value)):
-            raise ValueError(f"{name} must be positive and finite, not {value}")
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
 
 
 def _check_images(examples: Examples, mask: Tensor | None, class_wise: bool) -> None:

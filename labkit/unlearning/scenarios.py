@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor, nn
 
-from labkit.data import digits
 from labkit.unlearning.checks import Examples
 from labkit.unlearning.training import Ensemble, Recipe
 
@@ -56,19 +55,6 @@ class Scenario:
         count = max(1, round(share * len(self.forget)))
         known = self.forget[_choose(len(self.forget), count, generator)]
         return replace(self, **_parts(len(self.train[0]), known))
-
-
-def digits_split(n_train: int = 1400, *, generator: Generator) -> tuple[Examples, Examples]:
-    """Shuffled digits: n_train images to learn from, the other 1797 - n_train to test with.
-
-    Images (N, 1, 8, 8) with values in [0, 1], float32; classes int64.
-    """
-    images, labels = map(torch.from_numpy, digits())
-    if not 0 < n_train < len(images):
-        raise ValueError(f"n_train must be from 1 to {len(images) - 1}, not {n_train}")
-    order = torch.randperm(len(images), generator=generator)
-    data = images[:, None], labels
-    return take(data, order[:n_train]), take(data, order[n_train:])
 
 
 def take(examples: Examples, index: Tensor) -> Examples:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from labkit.checks import check_count, check_positive
 from labkit.seeding import seeded, spawn
 from labkit.unlearning.checks import Examples, check_examples, check_trainable
 
@@ -69,12 +70,8 @@ class Recipe:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr must be positive and finite, not {self.lr}")
+        check_count(epochs=self.epochs, batch_size=self.batch_size)
+        check_positive(lr=self.lr)
         if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"weight_decay must be finite, at least 0, not {self.weight_decay}")
 

@@ -139,7 +139,7 @@ def test_training_learns_an_order_that_only_delays_can_tell(generator):
 @pytest.mark.parametrize(
     "make, said",
     [
-        (lambda: DelayedLinear(0, 2, 5), "inputs and outputs must be at least 1, not 0"),
+        (lambda: DelayedLinear(0, 2, 5), "inputs must be a whole number of at least 1, not 0"),
         (lambda: DelayedLinear(2, 2, -1), "max_delay must not be negative: -1"),
         (lambda: DelayedLinear(2, 2, 5, kind="axon"), "kind must be one of .*, not 'axon'"),
         (lambda: DelayNetwork((3,), 5), r"sizes must name inputs and classes .* not \[3\]"),

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from labkit.data import digits_split
 from labkit.unlearning.scenarios import (
     class_forgetting,
     confusion,
-    digits_split,
     memorisation,
     memorised_forgetting,
     poison,

@@ -1,10 +1,9 @@
 """Selective synaptic dampening of one tensor of parameters, in place."""
 
-from math import isfinite
-
 import torch
 from torch import Tensor
 
+from labkit.checks import check_device, check_floating, check_positive
 from labkit.kernels import dispatch
 from labkit.kernels.dampen import reference
 
@@ -76,17 +75,15 @@ def dampen(
 def _check(
     theta: Tensor, importance_all: Tensor, importance_forget: Tensor, alpha: float, lam: float
 ) -> None:
-    for name, value in {"alpha": alpha, "lam": lam}.items():
-        if not (value > 0 and isfinite(value)):
-            raise ValueError(f"{name} must be positive and finite, not {value}")
-    dispatch.check_floating("theta", theta)
+    check_positive(alpha=alpha, lam=lam)
+    check_floating("theta", theta)
     wanted = torch.promote_types(theta.dtype, torch.float32)
     importances = {"importance_all": importance_all, "importance_forget": importance_forget}
     for name, value in importances.items():
-        dispatch.check_floating(name, value, among=(wanted,))
+        check_floating(name, value, among=(wanted,))
         if value.shape != theta.shape:
             raise ValueError(
                 f"{name} must have the shape of theta, {tuple(theta.shape)}, "
                 f"not {tuple(value.shape)}"
             )
-        dispatch.check_device(name, value, "theta", theta)
+        check_device(name, value, "theta", theta)

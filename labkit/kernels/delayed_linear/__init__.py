@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from labkit.checks import check_finite, check_floating, check_like
 from labkit.kernels import dispatch
 from labkit.kernels.delayed_linear.reference import (
     INTERPOLATIONS,
@@ -117,15 +118,15 @@ def _check(
     interpolation: str,
     max_delay: int | None,
 ) -> None:
-    dispatch.check_floating("x", x)
-    dispatch.check_floating("weight", weight)
-    dispatch.check_like("weight", weight, "x", x)
+    check_floating("x", x)
+    check_floating("weight", weight)
+    check_like("weight", weight, "x", x)
     if x.ndim != 3 or weight.ndim != 2 or x.shape[2] != weight.shape[1]:
         raise ValueError(
             f"x must be (T, B, in) and weight (out, in), not {tuple(x.shape)} and "
             f"{tuple(weight.shape)}"
         )
-    dispatch.check_finite("weight", weight)
+    check_finite("weight", weight)
     _check_delay(delay, weight, width, max_delay)
     if width is not None:
         _check_width(width, delay, interpolation)
@@ -143,10 +144,10 @@ def _check_delay(
             "numbers of steps go with width=None"
         )
     if whole:
-        dispatch.check_like("delay", delay.to(weight.dtype), "weight", weight)
+        check_like("delay", delay.to(weight.dtype), "weight", weight)
     else:
-        dispatch.check_floating("delay", delay)
-        dispatch.check_like("delay", delay, "weight", weight)
+        check_floating("delay", delay)
+        check_like("delay", delay, "weight", weight)
     outputs, inputs = weight.shape
     accepted = [(outputs, inputs), (1, inputs), (outputs, 1), (1, 1)]
     if tuple(delay.shape) not in accepted:
@@ -159,7 +160,7 @@ def _check_delay(
     if max_delay is not None and max_delay < 0:
         raise ValueError(f"max_delay must not be negative: {max_delay}")
     if not whole:
-        dispatch.check_finite("delay", delay)
+        check_finite("delay", delay)
     last = inf if max_delay is None else max_delay
     outside = (delay.detach() < 0) | (delay.detach() > last)
     if outside.any():
@@ -176,14 +177,14 @@ def _check_width(width: Tensor | float, delay: Tensor, interpolation: str) -> No
             f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {interpolation!r}"
         )
     if isinstance(width, Tensor):
-        dispatch.check_floating("width", width)
-        dispatch.check_like("width", width, "delay", delay)
+        check_floating("width", width)
+        check_like("width", width, "delay", delay)
         lengths = zip(width.shape[::-1], delay.shape[::-1], strict=False)
         if width.ndim > delay.ndim or any(w not in (1, n) for w, n in lengths):
             raise ValueError(
                 f"width must broadcast to delay {tuple(delay.shape)}, not {tuple(width.shape)}"
             )
-        dispatch.check_finite("width", width)
+        check_finite("width", width)
         least = float(width.detach().min()) if width.numel() else inf
     elif isinstance(width, bool) or not isinstance(width, int | float):
         raise TypeError(f"width must be a number, a torch.Tensor or None, not {width!r}")

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labkit.kernels.dispatch import check_floating, choose
+from labkit.checks import check_floating
+from labkit.kernels.dispatch import choose
 from labkit.kernels.hadamard_transform import reference
 
 

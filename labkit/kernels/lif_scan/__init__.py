@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labkit.kernels.dispatch import check_finite, check_floating, check_like, choose
+from labkit.checks import check_finite, check_floating, check_like, check_positive
+from labkit.kernels.dispatch import choose
 from labkit.kernels.lif_scan import reference
 from labkit.kernels.lif_scan.reference import LEAKS, RESETS, SLOPES
 
@@ -149,8 +150,8 @@ def _check_names(reset: str, leak: str, surrogate: str, slope: float | None) -> 
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-    if slope is not None and not 0 < slope < float("inf"):
-        raise ValueError(f"slope must be positive and finite, not {slope}")
+    if slope is not None:
+        check_positive(slope=slope)
 
 
 def _parameter(name: str, value: float | Tensor, x: Tensor, *, check: bool = True) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from labkit.kernels.dispatch import check_device, check_finite, check_floating, choose
+from labkit.checks import check_device, check_finite, check_floating
+from labkit.kernels.dispatch import choose
 from labkit.kernels.linear_scan import reference
 
 DTYPES = (

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from labkit.checks import check_finite, check_floating, check_like, check_positive
 from labkit.kernels import dispatch
 from labkit.kernels.sparse_code.reference import METHODS, PENALTIES
 
@@ -114,14 +115,13 @@ def _check(
         raise ValueError(f"penalty must be one of {', '.join(PENALTIES)}, not {penalty!r}")
     if method is not None and method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)} or None, not {method!r}")
-    if not 0 < lam < float("inf"):
-        raise ValueError(f"lam must be positive and finite, not {lam}")
+    check_positive(lam=lam)
     if max_iter < 0 or not tol >= 0:
         raise ValueError(f"max_iter and tol must not be negative: {max_iter}, {tol}")
     tensors = {"x": x, "dictionary": dictionary} | ({} if init is None else {"init": init})
     for name, tensor in tensors.items():
-        dispatch.check_floating(name, tensor, among=_DTYPES)
-        dispatch.check_like(name, tensor, "x", x)
+        check_floating(name, tensor, among=_DTYPES)
+        check_like(name, tensor, "x", x)
     if x.ndim != 2 or dictionary.ndim != 2 or x.shape[1] != dictionary.shape[0]:
         raise ValueError(
             f"x must be (B, n) and dictionary (n, K), not {tuple(x.shape)} and "
@@ -132,7 +132,7 @@ def _check(
             f"init must be (B, K) = {(x.shape[0], dictionary.shape[1])}, not {tuple(init.shape)}"
         )
     for name, tensor in tensors.items():
-        dispatch.check_finite(name, tensor)
+        check_finite(name, tensor)
     norms = dictionary.detach().float().norm(dim=0)
     if dictionary.numel() and not norms.any():
         raise ValueError("every atom of the dictionary is zero")
