@@ -115,6 +115,14 @@ def test_list_shows_types_that_look_like_markup(labkit, own_suite):
     assert code == 0 and "sizes: list[int] = [1]" in out and "A [title]" in out
 
 
+def test_list_takes_topics_and_notebooks(labkit, own_suite):
+    for chosen in ("apples", "apples/01_one"):
+        code, out, _ = labkit("list", chosen)
+        assert code == 0 and out.startswith("apples/01_one\n    A [title]\n    paper-a\n")
+    code, out, err = labkit("list", "appels")
+    assert (code, out) == (2, "") and "did you mean apples" in err
+
+
 def test_list_keeps_a_name_whole_in_a_narrow_terminal(labkit, own_suite, monkeypatch):
     long = "01_one_with_a_name_that_is_rather_long"
     (own_suite / "apples/01_one.ipynb").rename(own_suite / f"apples/{long}.ipynb")

@@ -14,7 +14,15 @@ import typer
 
 from labkit import __version__, atlas, headless
 from labkit.cli import benchmarks, sweeps
-from labkit.cli.console import Json, Preset, print_json, print_table, say, stop_signals
+from labkit.cli.console import (
+    Json,
+    Preset,
+    print_items,
+    print_json,
+    print_table,
+    say,
+    stop_signals,
+)
 from labkit.headless import evidence, parameters
 from labkit.headless.usage import UsageError, nearest
 
@@ -51,26 +59,31 @@ def _root(
 # ------------------------------------------------------------------ list, atlas
 
 
-@app.command("list", epilog="Example: labkit list --json")
-def list_(as_json: Json = False) -> None:
-    """List every notebook with its papers, run time and parameters."""
+@app.command("list", epilog="Example: labkit list sparse_coding")
+def list_(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Topics or notebooks; all if none.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List notebooks with their titles, papers, run times and parameters."""
     found = headless.find_all()
+    known = {wanted for notebook in found for wanted in (notebook.topic, notebook.name)}
+    for name in names or []:
+        if name not in known:
+            hint = nearest(name, sorted(known)) or "`labkit list` names them all"
+            raise UsageError(f"unknown topic or notebook {name!r}: {hint}")
+    chosen = [n for n in found if not names or {n.topic, n.name} & set(names)]
     if as_json:
-        print_json([notebook.summary() for notebook in found])
+        print_json([notebook.summary() for notebook in chosen])
         return
-    rows = [
-        (
-            notebook.name,
-            f"{notebook.title}\n{', '.join(notebook.papers)}",
-            "" if notebook.minutes is None else f"{notebook.minutes:g} min",
-            "\n".join(
-                [f"{p.name}: {p.type} = {p.default!r}" for p in notebook.parameters]
-                + [f"--preset {name}" for name in notebook.presets]
-            ),
-        )
-        for notebook in found
-    ]
-    print_table("Notebooks", ("name", "title and papers", "time", "parameters"), rows)
+    for notebook in chosen:
+        minutes = "" if notebook.minutes is None else f"  ({notebook.minutes:g} min)"
+        print(f"{notebook.name}{minutes}")
+        print_items([notebook.title])
+        print_items(notebook.papers)
+        print_items([f"{p.name}: {p.type} = {p.default!r}" for p in notebook.parameters])
+        print_items([f"--preset {name}" for name in notebook.presets])
 
 
 @app.command("atlas", epilog="Example: labkit atlas --topic sparse_coding")

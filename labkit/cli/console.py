@@ -1,8 +1,10 @@
 """What the commands share: how they print, and what they do about signals."""
 
 import json
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event
@@ -48,6 +50,14 @@ def print_table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str,
     for row in rows:
         table.add_row(*map(Text, row))  # Text: the type list[int] is no markup
     Console().print(table)
+
+
+def print_items(items: Sequence[str]) -> None:
+    """Print an indented list, broken between items alone."""
+    width = min(100, shutil.get_terminal_size().columns) - 4
+    text = ", ".join(item.replace(" ", "\0") for item in items)
+    for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False):
+        print("    " + line.replace("\0", " "))
 
 
 class Stop:

@@ -31,6 +31,11 @@ class Notebook:
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
+    def topic(self) -> str:
+        """The folder that it lies in."""
+        return self.name.partition("/")[0]
+
+    @property
     def cover(self) -> Path | None:
         """Its best figure, which `labkit build` takes from the cell tagged ``cover``."""
         picture = self.path.with_suffix(".png")

@@ -104,7 +104,7 @@ def test_lam_above_every_correlation_leaves_the_atoms():
         ({"x": torch.zeros(0, 4)}, ValueError, "at least one example"),
         ({"x": torch.zeros(50, 4)}, ValueError, "not zero, and x has 0"),
         ({"x": torch.full((5, 4), math.nan)}, ValueError, "NaN"),
-        ({"n_atoms": 0}, ValueError, "n_atoms must be at least 1, not 0"),
+        ({"n_atoms": 0}, ValueError, "n_atoms must be a whole number of at least 1, not 0"),
         ({"n_steps": 0}, ValueError, "n_steps"),
         ({"batch_size": 0}, ValueError, "batch_size"),
         ({"lam": -0.1}, ValueError, "lam must be positive and finite, not -0.1"),
