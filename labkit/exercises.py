@@ -90,9 +90,10 @@ def _copies(arguments: tuple) -> tuple:
 
 
 def _arrays(result: Any) -> list[np.ndarray]:
-    """A result, or a tuple of results, as NumPy arrays."""
+    """A result, or a tuple of results, as NumPy arrays; true and false count as 1 and 0."""
     parts = result if isinstance(result, tuple) else (result,)
-    return [np.asarray(p.detach().cpu() if hasattr(p, "detach") else p) for p in parts]
+    arrays = [np.asarray(p.detach().cpu() if hasattr(p, "detach") else p) for p in parts]
+    return [a.astype(int) if a.dtype == bool else a for a in arrays]
 
 
 def _difference(answer: Any, expected: list[np.ndarray], rtol: float, atol: float) -> str:

@@ -70,6 +70,14 @@ def test_a_wrong_answer_is_not_yet_and_says_how(attempt, said):
     assert verdict.status == "not yet" and said in verdict.detail
 
 
+def test_true_and_false_are_compared_too():
+    def positive(x, lam):
+        return x > 0
+
+    assert status(positive, lambda x, lam: x > 0) == "correct"
+    assert status(positive, lambda x, lam: x <= 0) == "not yet"
+
+
 def test_what_is_wrong_on_few_inputs_only_is_found():
     def careless(x):
         return -1.0 if x == 3 else float(x)
