@@ -304,6 +304,7 @@ REFERENCE = {
 }
 SPACINGS = {"Karras": edm(), "blend": flow(), "cosine": cosine()}
 METHODS = {"euler": BLUE, "heun": ORANGE, "midpoint": GREEN, "dpmpp_2m": PINK}
+MARKERS = {"euler": "o", "heun": "s", "midpoint": "^", "dpmpp_2m": "D"}
 CALLS = {"euler": 1, "heun": 2, "midpoint": 2, "dpmpp_2m": 1}  # evaluations per step
 errors = {
     (spacing, method): [error(schedule.steps(int(n)), method) for n in STEPS]
@@ -360,7 +361,9 @@ fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
 for axis, spacing in zip(axes, ("Karras", "blend")):
     for method, colour in METHODS.items():
         evals = CALLS[method] * STEPS
-        axis.loglog(evals, errors[spacing, method], "o-", ms=4, color=colour, label=method)
+        axis.loglog(
+            evals, errors[spacing, method], MARKERS[method] + "-", ms=4, color=colour, label=method
+        )
     axis.set(xlabel="evaluations of the denoiser", ylim=(2e-6, 0.2), xlim=(12, 680))
     axis.set(xticks=(16, 32, 64, 128, 256, 512), xticklabels=(16, 32, 64, 128, 256, 512))
     axis.set_title({"Karras": "Karras levels", "blend": "equal steps of the blend"}[spacing])
@@ -374,7 +377,7 @@ for axis in axes:
     axis.xaxis.set_minor_locator(plt.NullLocator())
 axes[0].set_ylabel("mean |x − quantile map|")
 for axis in axes[::2]:
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=9)
 plt.show()
 
 second = [order[s, m] for s in SPACINGS for m in ("heun", "midpoint")]
@@ -869,7 +872,7 @@ for (name, gaps_), colour in zip(gap_of.items(), (BLUE, BLACK, ORANGE)):
     shares, edges = np.histogram(gaps_, np.linspace(0, 5, 26))
     axis.stairs(100 * shares / len(gaps_), edges, color=colour, lw=1.6, label=name)
 axis.set(xlabel="distance to the nearest training digit", ylabel="samples (%)", ylim=(0, 24))
-axis.legend(fontsize=8.5, loc="upper left", bbox_to_anchor=(0.05, 1.02))
+axis.legend(fontsize=8.5, loc="upper right", bbox_to_anchor=(1, 1.02))
 one_each = [int(torch.nonzero(label == k)[0]) for k in label.unique()]
 rows = []
 for x in (drawn[one_each], copies[one_each]):

@@ -704,11 +704,13 @@ for row, (name, x) in zip(axes, learned.items()):
         show(axis, image)
     row[0].set_ylabel(name)
 axis = right.subplots()
-for name in learned:
-    axis.plot(mean_pixel(ideal[name]), mean_pixel(learned[name]), "o", ms=4, color=colours[name])
+for name, mark in zip(learned, "os"):
+    brightness_of = mean_pixel(ideal[name]), mean_pixel(learned[name])
+    axis.plot(*brightness_of, mark, ms=4, color=colours[name], label=name)
 axis.axline((0, 0), slope=1, color=GREY, lw=0.8, ls=":")
 axis.set(xlabel="brightness, ideal denoiser", ylabel="brightness, U-Net")
 axis.set_title("from the same noise", fontsize=10)
+axis.legend(fontsize=9, handletextpad=0)
 plt.show()
 claim(
     ZERO,

@@ -196,16 +196,16 @@ print("the library and the equations agree")
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.4), layout="constrained")
 shown = ("cosine", "cosine, shifted by −2", "Cauchy, γ = 1", "Laplace, b = 0.5")
-for name, colour in zip(shown, (BLUE, SKY, PINK, ORANGE)):
+for name, colour, dashes in zip(shown, (BLUE, SKY, PINK, ORANGE), ("-", "-.", ":", "-")):
     logsnr, density = FAMILIES[name]
-    axes[0].plot(t_line, logsnr(t_line), color=colour)
-    axes[1].plot(grid, density.pdf(grid), color=colour, label=name)
+    axes[0].plot(t_line, logsnr(t_line), dashes, color=colour)
+    axes[1].plot(grid, density.pdf(grid), dashes, color=colour, label=name)
 for name, (schedule, *_, colour) in CHEN.items():
     axes[0].plot(t_line, schedule.logsnr(t_line), "--", lw=1.2, color=colour)
     axes[1].plot(grid, density_of(schedule), "--", lw=1.2, color=colour, label=name)
 axes[0].set(xlabel="$t$", ylabel="$λ(t)$", ylim=(-12, 12), title="as curves")
 axes[1].set(xlabel="$λ$", ylabel="$p(λ)$", ylim=(0, 1.05), title="as densities of levels")
-axes[1].legend(fontsize=8, loc="upper right")
+axes[1].legend(fontsize=9, loc="upper right")
 for axis in axes:
     axis.locator_params(nbins=7)
 plt.show()
@@ -308,16 +308,18 @@ def noisy_pictures(b_of, axes):
         axis.set_title(f"{side} px, $b$ = {b:.3g}", fontsize=10)
 
 
-fig = plt.figure(figsize=(11.5, 4.3), layout="constrained", dpi=75)
+MARKS = dict(zip(SIDES, "os^"))
+fig = plt.figure(figsize=(11.5, 4.3), layout="constrained", dpi=80)
 left, right = fig.subfigures(1, 2, width_ratios=(1.75, 1))
 panels = left.subplots(2, 4)
 noisy_pictures(lambda side: 1.0, panels[0])
 noisy_pictures(lambda side: 8 / side, panels[1])
 axis = right.subplots()
 noises = np.geomspace(0.3, 100, 60)
-for side, colour in zip(SIDES, (BLUE, GREEN, ORANGE)):
-    axis.semilogx(noises, [lost(v, side) for v in noises], color=colour, label=f"{side} px")
-    axis.plot([half[side]] * 2, [0, 0.5], "o:", color=colour, markevery=[1])
+for side, colour, mark in zip(SIDES, (BLUE, GREEN, ORANGE), MARKS.values()):
+    axis.semilogx(noises, [lost(v, side) for v in noises], color=colour)
+    axis.plot([half[side]] * 2, [0, 0.5], ":", color=colour)
+    axis.plot(half[side], 0.5, mark + "-", color=colour, label=f"{side} px")
 axis.axhline(0.5, color=GREY, lw=0.8)
 axis.set(xlabel="noise $σ$ (std of 8 px pixels)", ylabel="common content lost", ylim=(0, 1))
 axis.legend(loc="upper left")
@@ -451,12 +453,15 @@ claim(
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.5), layout="constrained")
 colours = dict(zip(SIDES, (BLUE, GREEN, ORANGE)))
 for side, curve in curves.items():
-    axes[0].plot(b_grid, curve, color=colours[side], label=f"{side} px")
-    axes[0].plot(best_exact[side], curve.min(), "o", color=colours[side])
+    axes[0].plot(b_grid, curve, color=colours[side])
+    axes[0].plot(
+        best_exact[side], curve.min(), MARKS[side] + "-", color=colours[side], label=f"{side} px"
+    )
 axes[0].set(ylabel="$W_2$ to the data, relative", ylim=(0, 1), title="exact denoiser")
 for side, curve in curve_of.items():
-    axes[1].plot(scales, curve, color=colours[side], label=f"{side} px")
-    axes[1].plot(scales, distances[side][..., 0], "o", ms=4, alpha=0.6, color=colours[side])
+    dots = {"color": colours[side], "marker": MARKS[side], "ms": 4}
+    axes[1].plot(scales, curve, markevery=[], label=f"{side} px", **dots)
+    axes[1].plot(scales, distances[side][..., 0], ls="", alpha=0.6, **dots)
 axes[1].axhspan(band.low, band.high, color=GREY, alpha=0.25, lw=0, label="data against data")
 axes[1].set(ylabel="sliced $W_2$, common content", ylim=(0, None))
 axes[1].set_title(f"learned in {patch_steps} steps, {n_seeds} seeds")
@@ -464,7 +469,7 @@ for axis, ticks in zip(axes, ((1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2), scale
     axis.set(xscale="log", xlabel="input scale $b$")
     axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axis.minorticks_off()
-    axis.legend(fontsize=8, loc="best")
+    axis.legend(fontsize=9, loc="best")
 plt.show()
 
 # %% [markdown]
@@ -602,15 +607,18 @@ claim(
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
 tints = dict(zip(arms, (BLUE, PINK, ORANGE, AMBER, GREEN, SKY, BLACK, GREY)))
 tints["cosine, weighted"] = GREY
+marks = dict(zip(arms, "os^Dv*Xp"))
 for name, loss in v_loss.items():
-    axes[0].plot(check_levels, loss / v_loss["cosine"], color=tints[name], label=name)
+    style = {"color": tints[name], "marker": marks[name], "ms": 5}
+    axes[0].plot(check_levels, loss / v_loss["cosine"], label=name, **style)
 axes[0].axvspan(-2, 2, color=GREY, alpha=0.15, lw=0)
 axes[0].set(xlabel="$λ$", ylabel="held-out loss relative to cosine", title="what was learned where")
 axes[0].set_ylim(0.85, 2)
-axes[0].legend(fontsize=8, loc="upper right")
+axes[0].legend(fontsize=9, loc="upper right")
 for k, name in enumerate(arms):
-    axes[1].plot(frechet[name], [k] * n_seeds, "o", color=tints[name])
-axes[1].axvspan(*digit_band[:2], color=GREY, alpha=0.25, lw=0)
+    axes[1].plot(frechet[name], [k] * n_seeds, marks[name], color=tints[name])
+axes[1].axvspan(*digit_band[:2], color=GREY, alpha=0.25, lw=0, label="digits against digits")
+axes[1].legend(fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
 axes[1].set(xlabel="Fréchet distance to held-out digits", xlim=(0, None), title="samples")
 axes[1].set_yticks(range(len(arms)), arms)
 axes[1].invert_yaxis()

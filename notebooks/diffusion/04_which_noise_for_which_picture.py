@@ -446,13 +446,13 @@ show_paths(many, axes[:2])
 floor = band.high / 4  # for distances that are zero, but for chance
 axes[0].legend(fontsize=8, loc="upper left", ncols=3, columnspacing=0.8, handletextpad=0.1)
 axes[2].axhspan(floor, band.high, color=GREY, alpha=0.3, lw=0, label="real to real")
-for name, colour in COLOURS.items():
+for (name, colour), mark in zip(COLOURS.items(), "osD^"):
     shown = [max(error[name, n], floor) for n in evaluations]
-    axes[2].loglog(evaluations, shown, "o-", ms=4, color=colour, label=name)
+    axes[2].loglog(evaluations, shown, mark + "-", ms=4, color=colour, label=name)
 axes[2].set(xlabel="evaluations of the network", ylabel="energy distance")
 axes[2].set_xticks(evaluations, evaluations)
 axes[2].minorticks_off()
-axes[2].legend(fontsize=8, loc="upper right")
+axes[2].legend(fontsize=9, loc="upper right")
 plt.show()
 
 

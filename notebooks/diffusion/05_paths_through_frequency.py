@@ -251,7 +251,7 @@ def departure(d, k):
 sizes = delta * np.array([-1, -0.5, 0, 0.5, 1])
 away = {k: np.array([departure(d, k) for d in sizes]) for k in (1, 2)}
 
-fig, axes = plt.subplots(1, 4, figsize=(13, 3.3), layout="constrained")
+fig, axes = plt.subplots(1, 4, figsize=(11.5, 3.3), layout="constrained")
 for name in table:
     style = {"color": COLOUR[name], "lw": 4 if name == "shortest path" else 1.5}
     style["ls"] = "--" if name == "linear, even" else "-"

@@ -659,15 +659,15 @@ sweep = {
     scheme.name: np.array([blind_gaussian(scheme, d) for d in dims]) for scheme in (FLOW, EDM, DDIM)
 }
 fig, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-for scheme in SCHEMES:
+for scheme, mark in zip(SCHEMES, "osD^"):
     name, colour = scheme.name, scheme.colour
-    axes[0].plot(too_much, ends[name, "ddim"], "o-", color=colour, label=name)
+    axes[0].plot(too_much, ends[name, "ddim"], mark + "-", color=colour, label=name)
     if (name, "ancestral") in ends:
-        axes[0].plot(too_much, ends[name, "ancestral"], "o--", color=colour, mfc="white")
+        axes[0].plot(too_much, ends[name, "ancestral"], mark + "--", color=colour, mfc="white")
     if name in sweep:
         axes[0].plot(too_much, ends[name, "ddim"][0] + predicted[name], ":", color=colour)
-        axes[1].loglog(dims, sweep[name][:, 0], "o-", color=colour, label=name)
-        axes[2].loglog(d_[high], sweep[name][high, 1], "o-", color=colour, label=name)
+        axes[1].loglog(dims, sweep[name][:, 0], mark + "-", color=colour, label=name)
+        axes[2].loglog(d_[high], sweep[name][high, 1], mark + "-", color=colour, label=name)
 axes[0].plot([], [], ":", color=GREY, label="formula")
 axes[0].plot([], [], "o--", color=GREY, mfc="white", label="fresh noise")
 axes[1].axhline(1, color=GREY, lw=1, ls=":", label="right")
@@ -682,7 +682,7 @@ axes[2].set_xlim(14)
 axes[2].set_yticks([0.02, 0.05, 0.1, 0.2], [0.02, 0.05, 0.1, 0.2])
 axes[2].yaxis.minorticks_off()
 for axis in axes:
-    axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    axis.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
 plt.show()
 
 slope = np.polyfit(np.log(d_[high]), np.log(sweep["flow"][high, 1]), 1)[0]

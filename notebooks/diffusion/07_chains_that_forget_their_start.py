@@ -140,6 +140,7 @@ CDFS = {  # of noise of mean 0 and variance 1
     "bimodal": lambda z: sum(stats.norm.cdf(z, m, (1 - PEAK**2) ** 0.5) for m in (-PEAK, PEAK)) / 2,
 }
 COLOURS = dict(zip(CDFS, (BLUE, ORANGE, GREEN, PINK)))
+MARKS = dict(zip(CDFS, "os^D"))
 
 
 def noise_on_grid(family, std):
@@ -240,7 +241,8 @@ for family, colour in COLOURS.items():
     u, p = noise_on_grid(family, noise)
     axes[0].plot(u, p / cell, color=colour, label=family)
     axes[1].plot(x, laws[family][-1] / cell, color=colour)
-    axes[2].semilogy(distance[family], color=colour)
+    dots = {"marker": MARKS[family], "ms": 5, "markevery": (10, 10)}
+    axes[2].semilogy(distance[family], color=colour, label=family, **dots)
     axes[2].semilogy(distance[family][10] * lam[family] ** np.arange(-10.0, 31), ":", color=colour)
 axes[1].plot(x, pi / cell, "--", color=BLACK, lw=1, label="prior π")
 axes[1].plot(x, uniform / cell, color=GREY, lw=1, label="start")
@@ -369,14 +371,15 @@ fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.3), layout="constrained")
 for family, colour in COLOURS.items():
     smoothed = uniform_filter1d(limits[family] / cell, 15, mode="constant")  # for the eye
     axes[0].plot(x, smoothed, color=colour, label=family)
-    axes[1].semilogx(SMALL, table[family][:, 0], "o-", color=colour, label=family)
-    axes[2].loglog(SMALL, table[family][:, 2], "o-", color=colour)
-    axes[2].loglog(SMALL, table[family][:, 1], "o--", color=colour, lw=0.8, ms=3)
+    mark = MARKS[family]
+    axes[1].semilogx(SMALL, table[family][:, 0], mark + "-", color=colour, label=family)
+    axes[2].loglog(SMALL, table[family][:, 2], mark + "-", color=colour)
+    axes[2].loglog(SMALL, table[family][:, 1], mark + "--", color=colour, lw=0.8, ms=3)
 axes[0].plot(x, pi / cell, "--", color=BLACK, lw=1, label="prior π")
 axes[0].plot(x, pi_squared / cell, ":", color=BLACK, lw=1.4, label="∝ π²")
 axes[1].axhline(langevin, color=BLACK, ls=":", label="Langevin")
-axes[2].plot([], [], "o-", color=GREY, label="to ∝ π²")
-axes[2].plot([], [], "o--", color=GREY, lw=0.8, ms=3, label="to π")
+axes[2].plot([], [], "-", color=GREY, label="to ∝ π²")
+axes[2].plot([], [], "--", color=GREY, lw=0.8, label="to π")
 axes[0].set(xlabel="$x$", ylabel="density", title=f"means: limits at $s = {noise:g}$")
 axes[1].set(ylabel="$(1 - λ_2)/s^2$", title="samples: speed")
 axes[2].set(ylabel="total variation", title="means: distance of the limit")

@@ -268,20 +268,20 @@ def show_densities(sigma_n, axis):
 show_densities(noise, axes[0])
 axes[0].set_title("six components, two kinds of sample", fontsize=10)
 grid = np.linspace(noises[0], noises[-1], 21)
-for measured, n1, n2, colour, name in (
-    (only_noisy, 0, n_points, ORANGE, f"{n_points} noisy"),
-    (hybrid, n_few, n_rest, GREEN, f"{n_few} clean + {n_rest} noisy"),
+for measured, n1, n2, colour, mark, name in (
+    (only_noisy, 0, n_points, ORANGE, "o", f"{n_points} noisy"),
+    (hybrid, n_few, n_rest, GREEN, "^", f"{n_few} clean + {n_rest} noisy"),
 ):
-    axes[1].plot(noises, [measured[sigma_n] for sigma_n in noises], "o", color=colour, label=name)
+    axes[1].plot(noises, [measured[sigma_n] for sigma_n in noises], mark, color=colour, label=name)
     axes[1].plot(grid, [bound(n1, n2, sigma_n) for sigma_n in grid], color=colour, lw=1)
-for value, n1, colour in ((only_few, n_few, SKY), (only_clean, n_points, BLUE)):
-    axes[1].plot(noises[0], value, "o", color=colour, label=f"{n1} clean")
+for value, n1, colour, mark in ((only_few, n_few, SKY, "s"), (only_clean, n_points, BLUE, "D")):
+    axes[1].plot(noises[0], value, mark, color=colour, label=f"{n1} clean")
     axes[1].axhline(bound(n1, 0, 0.0), color=colour, lw=1)
 axes[1].set(xlabel="noise $σ_n$", ylabel="RMS error of the means", ylim=(0, None))
 axes[1].set_title("points: measured, lines: information", fontsize=10)
-axes[1].legend(fontsize=8, loc="upper left")
+axes[1].legend(fontsize=9, loc="upper left")
 axes[2].semilogy(sigmas**2, first, color=ORANGE, label="the first one")
-axes[2].semilogy(sigmas**2, later, color=GREEN, label=f"one more, after {n_few}")
+axes[2].semilogy(sigmas**2, later, "--", color=GREEN, label=f"one more, after {n_few}")
 axes[2].set(xlabel="$σ_n^2$", ylabel="noisy samples per clean one")
 axes[2].set_title("price of a clean sample", fontsize=10)
 axes[2].legend(fontsize=9)
@@ -589,7 +589,7 @@ for axis, (name, x) in zip(left.subplots(len(rows), 1), rows.items()):
     strip = x[:10, 0].clamp(-1, 1).permute(1, 0, 2).reshape(8, 80)
     axis.imshow(-strip, cmap="gray", vmin=-1, vmax=1)
     axis.set_axis_off()
-    axis.set_title(name, fontsize=8, loc="left", pad=2)
+    axis.set_title(name, fontsize=9, loc="left", pad=2)
 axis = middle.subplots()
 names = list(pictures)
 for place, name in enumerate(names):
@@ -602,10 +602,10 @@ axis.set_yticks(range(len(names)), [name.replace(", ", ",\n") for name in names]
 axis.invert_yaxis()
 axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9)
 axis = right.subplots()
-for name in ("few clean", "hybrid", "all noisy"):
-    axis.loglog(at, excess[name], "o-", ms=4, color=colours[name], label=name)
+for name, mark in (("few clean", "s"), ("hybrid", "^"), ("all noisy", "o")):
+    axis.loglog(at, excess[name], mark + "-", ms=4, color=colours[name], label=name)
 axis.axvline(digit_noise, color=BLACK, lw=0.8, ls=":")
-axis.text(1.05 * digit_noise, 0.97 * axis.get_ylim()[1], "$σ_n$", va="top")
+axis.text(0.95 * digit_noise, 0.97 * axis.get_ylim()[1], "$σ_n$", va="top", ha="right")
 axis.axhline(1, color=BLUE, lw=1)
 axis.set(xlabel="noise level $σ_t$", ylabel="error relative to all clean")
 axis.set_xticks([0.1, 0.2, 0.5, 1, 2, 4], [0.1, 0.2, 0.5, 1, 2, 4])

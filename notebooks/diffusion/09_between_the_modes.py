@@ -475,8 +475,8 @@ axes[0].set(
     xlabel=f"$\\log_{{10}}$ Hal of the last {window} steps, DDIM", ylabel="share of its kind"
 )
 axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
-for (name, values), colour in zip(told.items(), (BLUE, ORANGE, AMBER)):
-    axes[1].plot(windows, [values[w][0] for w in windows], "o-", color=colour, label=name)
+for (name, values), colour, mark in zip(told.items(), (BLUE, ORANGE, AMBER), "os^"):
+    axes[1].plot(windows, [values[w][0] for w in windows], mark + "-", color=colour, label=name)
 axes[1].axhline(0.5, color=BLACK, lw=0.8, ls=":")
 axes[1].annotate("chance", (1.15 * LONG, 0.51), fontsize=9, ha="right")
 axes[1].set(xlabel="window (last steps)", ylabel="AUROC of Hal", xscale="log", ylim=(0.2, 1.02))

@@ -252,8 +252,8 @@ def show_range(bits=5):
     _, axes = plt.subplots(1, 2, figsize=(10, 3.3), layout="constrained")
     for values in largest.values():
         axes[0].semilogy(values, color=GREY, lw=0.5, alpha=0.6)
-    for name, colour in zip(drifting, (ORANGE, BLUE, GREEN)):
-        axes[0].plot(largest[name], color=colour, label=name.removeprefix("network."))
+    for name, colour, line in zip(drifting, (ORANGE, BLUE, GREEN), ("-", "--", "-.")):
+        axes[0].plot(largest[name], line, color=colour, label=name.removeprefix("network."))
     axes[0].set(xlabel="step t (0 is the last)", ylabel="largest input of a layer")
     axes[0].set_yticks([0.5, 1, 2, 5], [0.5, 1, 2, 5])
     ends = np.linspace(0.1, 1.2, 30) * largest[layer].max()
@@ -383,8 +383,8 @@ frechet = {bits: distance(features(x), real) for bits, x in drawn.items()}
 moved = {bits: distance(features(x), features(other_samples)) for bits, x in drawn.items()}
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
-for name, colour in COLOURS.items():
-    axes[0].semilogy(errors[name, 6], color=colour, label=name)
+for (name, colour), line in zip(COLOURS.items(), ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))):
+    axes[0].semilogy(errors[name, 6], ls=line, color=colour, label=name)
 axes[0].set(xlabel="step t (0 is the last)", ylabel="relative error of the noise, 6 bits")
 axes[0].set_xticks(range(0, n_steps, 5))
 axes[0].yaxis.set_minor_formatter("")
@@ -667,7 +667,7 @@ for name, colour in (("discrete", ORANGE), ("continuous", BLUE)):
     places = {bits: (size[name, bits], loss[name, bits]) for bits in (32, 8, 5)}
     axis.semilogx(*zip(*places.values()), "o-", color=colour, label=name)
     for bits, place in places.items():
-        axis.annotate(f"{bits} bits", place, (5, 5), textcoords="offset points", fontsize=8)
+        axis.annotate(f"{bits} bits", place, (5, 5), textcoords="offset points", fontsize=9)
 axis.set(xlabel="size (kB)", ylabel="held-out error of the noise, digits", xlim=(None, 2200))
 axis.set_xticks([50, 100, 200, 500, 1000, 2000], [50, 100, 200, 500, 1000, 2000])
 axis.minorticks_off()

@@ -349,7 +349,7 @@ print("the equations and labkit.unlearning agree")
 # %% [markdown]
 # ## 3. Both numbers, against what is known
 #
-# Each dot is one network; lines are means.
+# Each small mark is one network; lines and large marks are means.
 
 # %%
 METHODS = {
@@ -360,6 +360,7 @@ METHODS = {
     "bad teacher": PINK,
     "SSD": BLUE,
 }
+MARKS = dict(zip(METHODS, "xsv^Do"))
 cases = [(name, f) for name in ("trigger", "confusion") for f in fractions]
 rows = {}  # (manipulation, fraction, method) -> of each network: A_corr, A_util, label change
 for name, f in tqdm(cases, desc="corrections", leave=False):
@@ -389,8 +390,9 @@ for column, name in enumerate(("trigger", "confusion")):
     for axis, values in zip(axes[:, column], (A_corr, A_util)):
         for method, colour in METHODS.items():
             dots = np.array([values[name, f, method] for f in fractions])
-            axis.plot(fractions, dots.mean(axis=1), color=colour, lw=2, label=method)
-            axis.plot(fractions, dots, "o", color=colour, ms=3, alpha=0.6)
+            style = {"color": colour, "marker": MARKS[method]}
+            axis.plot(fractions, dots.mean(axis=1), lw=2, ms=7, label=method, **style)
+            axis.plot(fractions, dots, ls="", ms=3, alpha=0.6, **style)
     ceiling = 100 * mean_right("clean", manipulated[name].affected)
     axes[0, column].axhline(ceiling, color=GREEN, ls="--", lw=1, label="never manipulated")
     axes[0, column].set(ylim=(-3, 103), title=f"{name}: {len(manipulated[name].forget)} images")
@@ -524,11 +526,11 @@ claim(
 # ### Where they are
 #
 # A trigger in a corner sits where digits are not. Two of its four pixels, those of the last column,
-# are black in 94 % of all images. A weight from such a pixel is used by the trigger and by nothing
+# are empty in 94 % of all images. A weight from such a pixel is used by the trigger and by nothing
 # else: nothing is lost if it goes. Below, for every pixel, the share of its 128 input weights that
 # SSD turned down. Then we take the multipliers apart: only those on input weights of the four
 # trigger pixels, only all the others, and finally **scissors** in place of SSD, which cut all input
-# weights of the four pixels, or of the two that are nearly always black, and need no Fisher
+# weights of the four pixels, or of the two that are nearly always empty, and need no Fisher
 # information at all, only somebody who knows where the trigger is.
 
 # %%
@@ -632,7 +634,7 @@ claim(
 )
 claim(
     PAPER,
-    "corner trigger: A_corr when the input weights of the two black pixels are cut by hand, mean "
+    "corner trigger: A_corr when the input weights of the two empty pixels are cut by hand, mean "
     "of the networks",
     cut["trigger"]["scissors, right 2"].mean(),
     at_least=70,
@@ -650,10 +652,10 @@ metric("ink_trigger_scissors_right_2", cut["trigger in the ink"]["scissors, righ
 
 # %% [markdown]
 # So the remarkable result has a plain reason. **What SSD does to the corner trigger could be done
-# with scissors**: cut the wires from two pixels that are black anyway, 256 of 26,000 weights, and
+# with scissors**: cut the wires from two pixels that are empty anyway, 256 of 26,000 weights, and
 # the network is cured as well as by SSD, at no cost. Cut all four pixels, and it is cured better.
 # This is also how it passes the ceiling: a network that was never poisoned still *sees* the patch.
-# In the photographs of the paper no pixel is always black. Digits, whose corners are empty, make
+# In the photographs of the paper no pixel is always empty. Digits, whose corners are empty, make
 # this benchmark easier than it looks.
 #
 # Is that all? The lower row says no. In the ink, SSD leaves alone the pixels that most images use.
@@ -718,9 +720,12 @@ A_by_change = [100 * right(model, affected) for model in best_by_change]
 change_by_change = [100 * label_change(model, S_f) for model in best_by_change]
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained", width_ratios=[1.3, 1])
-for passes, colour, label in ((1, BLUE, "passes validation"), (0, ORANGE, "does not")):
+for passes, colour, mark, label in (
+    (1, BLUE, "o", "passes validation"),
+    (0, ORANGE, "x", "does not"),
+):
     x, y, _ = 100 * dots[dots[:, 2] == passes].T
-    axes[0].plot(x, y, "o", ms=5, alpha=0.5, color=colour, label=label)
+    axes[0].plot(x, y, mark, ms=5, alpha=0.5, color=colour, label=label)
 axes[0].set(
     xlabel="labels of $S_f$ that change (%)",
     ylabel="$A_{corr}$ (%)",
@@ -745,7 +750,7 @@ kinds = {
     "another digit": lambda said: (said != truth) & (said != 11 - truth),
 }
 bottom = np.zeros(len(columns))
-for (kind, test_of), colour in zip(kinds.items(), (GREEN, AMBER, GREY)):
+for (kind, test_of), colour in zip(kinds.items(), (BLUE, AMBER, "#dddddd")):
     height = np.array([100 * float(test_of(said).double().mean()) for said in answers.values()])
     axes[1].bar(list(columns), height, bottom=bottom, color=colour, label=kind, width=0.6)
     bottom += height

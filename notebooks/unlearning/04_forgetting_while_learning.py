@@ -236,7 +236,7 @@ axes[0].imshow(
 edges = np.cumsum([0] + [len(r) for r in rows])
 for edge in edges[1:-1]:
     axes[0].axhline(edge - 0.5, color="white", lw=3)
-axes[0].set_yticks((edges[1:] + edges[:-1]) / 2 - 0.5, groups, fontsize=8)
+axes[0].set_yticks((edges[1:] + edges[:-1]) / 2 - 0.5, groups, fontsize=9)
 axes[0].set(xlabel="presentation", title="histories: right (pale) or wrong (orange)")
 bins = np.arange(-0.5, epochs + 1)
 axes[1].hist(counts[~wrong], bins, color=BLUE, alpha=0.5, label="right label")
@@ -248,23 +248,24 @@ axes[1].set(
     title=f"counts, CNN, {S} splits",
 )
 axes[1].legend(loc="upper center")
-for (name, scores), colour in zip(
+for (name, scores), colour, line in zip(
     {
         "forgetting counts": counts,
         "times wrong": times_wrong,
         "never learned\nset to zero": as_zero,
     }.items(),
     (BLUE, GREEN, GREY),
+    ("-", "--", "-"),
 ):
     false, true, _ = roc_curve(wrong.flatten(), scores.flatten())
-    axes[2].plot(false, true, color=colour, label=name)
+    axes[2].plot(false, true, line, color=colour, label=name)
 axes[2].plot([0, 1], [0, 1], "k:", lw=0.8)
 axes[2].set(
     xlabel="right labels suspected (share)",
     ylabel="wrong labels found (share)",
     title="finding the wrong labels",
 )
-axes[2].legend(loc="lower right", fontsize=8)
+axes[2].legend(loc="lower right", fontsize=9)
 plt.show()
 
 # %%
@@ -384,8 +385,8 @@ orders = {
 def review(reviewed=100, shown=24):
     """Wrong labels found among the pictures reviewed first, and the last of these pictures."""
     _, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained", width_ratios=[1, 1.5])
-    for (name, order), colour in zip(orders.items(), (BLUE, GREEN, GREY)):
-        axes[0].plot(np.arange(1, n_train + 1), w[order].cumsum(0), color=colour, label=name)
+    for (name, order), colour, line in zip(orders.items(), (BLUE, GREEN, GREY), ("-", "--", "-")):
+        axes[0].plot(np.arange(1, n_train + 1), w[order].cumsum(0), line, color=colour, label=name)
     axes[0].axvline(reviewed, color="black", lw=0.8)
     axes[0].set(
         xlabel="pictures reviewed",
@@ -455,7 +456,7 @@ axes[0].legend(markerscale=4, loc="upper center")
 for place, values in enumerate(agreement.values()):
     axes[2].plot(np.full(S, place), values, "o", color=BLUE, alpha=0.5, ms=5)
     axes[2].plot([place - 0.25, place + 0.25], [values.mean()] * 2, color="black", lw=2)
-axes[2].set_xticks(range(len(agreement)), agreement, fontsize=8)
+axes[2].set_xticks(range(len(agreement)), agreement, fontsize=9)
 axes[2].set(ylim=(0, 1), ylabel="rank correlation", title=f"{S} splits and their mean")
 plt.show()
 
@@ -701,10 +702,10 @@ for d, (axis, (title, names)) in enumerate(zip(axes, divisions.items())):
     for turn in range(phases):
         colour = (BLUE, ORANGE)[turn % 2]
         axis.axvspan(turn * phase, (turn + 1) * phase, color=colour, alpha=0.1, lw=0)
-    for p, (name, colour) in enumerate(zip(names, (BLUE, ORANGE))):
+    for p, (name, colour, line) in enumerate(zip(names, (BLUE, ORANGE), ("-", "--"))):
         x = np.arange(1, len(known) + 1)
         axis.plot(x, known[:, p, d], color=colour, lw=0.8, alpha=0.35)
-        axis.plot(x, known[:, p, d].mean(dim=1), color=colour, lw=2, label=name)
+        axis.plot(x, known[:, p, d].mean(dim=1), line, color=colour, lw=2, label=name)
     axis.set(xlabel="epoch; the ground shows which part is trained", ylim=(0, 103), title=title)
     axis.legend(loc="lower right")
 axes[0].set_ylabel("right answers on the part (%)")

@@ -404,7 +404,7 @@ for axis, name, title in zip(
 ):
     curves = 100 * np.array([answers(victims[name], a) for a in amplitudes])
     axis.plot(amplitudes, curves[:, 0], color=BLUE, label="class of the picture")
-    axis.plot(amplitudes, curves[:, 1], color=ORANGE, label="class of the noise")
+    axis.plot(amplitudes, curves[:, 1], "--", color=ORANGE, label="class of the noise")
     axis.set(xlabel="amplitude of the noise (of ε)", title=title, ylim=(0, 102))
 axes[0].set_ylabel("answers (%)")
 axes[0].legend()
@@ -521,7 +521,7 @@ for shift, column, colour, label in ((-0.2, 0, GREY, "clean"), (0.2, 1, ORANGE, 
     values = [100 * pair[column] for pair in cured.values()]
     bars = axis.barh(place + shift, values, 0.38, color=colour, label=f"from {label} patches")
     axis.bar_label(bars, fmt="%.0f", padding=3)
-axis.axvline(100 / K, color="black", lw=0.8, ls=":")
+axis.axvline(100 / K, color="black", lw=0.8, ls=":", label="chance")
 axis.set(yticks=place, yticklabels=list(cured), xlim=(0, 100), xlabel="test patches right (%)")
 axis.invert_yaxis()
 axis.legend(loc="upper left", bbox_to_anchor=(1, 1))

@@ -470,10 +470,10 @@ reached, n, _ = typical(p_minus["none"], q_minus["none"])
 without = np.interp(HORIZONS, n, reached)
 
 fig, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
-for k, (horizon, colour) in enumerate(zip(HORIZONS, (SKY, BLUE, GREEN, PINK))):
-    axis.semilogx(eps_grid, believed[:, k], color=colour, label=f"n = {horizon}")
+for k, (horizon, colour, mark) in enumerate(zip(HORIZONS, (SKY, BLUE, GREEN, PINK), "os^D")):
+    axis.semilogx(eps_grid, believed[:, k], color=colour)
     axis.axhline(without[k], color=colour, lw=1, ls=":")
-    axis.plot(best[k], believed[:, k].max(), "o", color=colour)
+    axis.plot(best[k], believed[:, k].max(), mark + "-", color=colour, label=f"n = {horizon}")
 axis.plot([], [], ":", color=GREY, label="no privacy")
 axis.set(xlabel="privacy budget ε (smaller: more noise)", ylabel="belief in the truth, $l_n$")
 axis.set(ylim=(0, None))
@@ -564,8 +564,9 @@ wrong_ratio = late_wrong / np.log(marks[-1] / marks[early][0]) * price * epsilon
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
 labels = ["no privacy", *(f"smooth, ε = {eps:g}" for eps in all_budgets)]
+dashes = ("-", "-", "--", "-.", (0, (7, 1, 1, 1, 1, 1)))
 for j, colour in enumerate((BLACK, BLUE, GREEN, AMBER, PINK)):
-    axes[0].loglog(k[1:], survival[1:, j], color=colour, label=labels[j])
+    axes[0].loglog(k[1:], survival[1:, j], ls=dashes[j], color=colour, label=labels[j])
 axes[0].loglog(k[1:], 1 / k[1:], ":", color=GREY, label="$1/k$: boundary")
 axes[0].set(xlabel="agents k", ylabel="P(first k all wrong)", ylim=(1e-8, 1.2))
 axes[0].set_title("waiting for the first right action")

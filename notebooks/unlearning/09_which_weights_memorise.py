@@ -579,7 +579,7 @@ for n, (near, distance) in zip(full, curve):
     axis.annotate(f"{n}", (100 * near, distance), (0, -16), textcoords="offset points", ha="center")
 marked = [*rivals, "random labels", "capped guidance", "gentle"]
 colours = (ORANGE, BLUE, SKY, GREEN, AMBER, BLACK, BLACK, BLACK)
-for name, colour, marker in zip(marked, colours, "*sssDv^x"):
+for name, colour, marker in zip(marked, colours, "*s<PDv^x"):
     near, distance = table[name][1:3]
     large = 14 if marker == "*" else 7
     axis.plot(100 * near, distance, marker, color=colour, ms=large, label=name, ls="")

@@ -206,7 +206,7 @@ for (p, w), g in kinds.items():
 
 
 # %% tags=["cover"]
-FRAMES = (ORANGE, PINK, BLUE, GREY)
+FRAMES = ((ORANGE, "-"), (PINK, "--"), (BLUE, ":"), ("#dddddd", "-"))
 NAMES = ("G1 trigger, other digit", "G2 other digit", "G3 trigger on a zero", "G4 clean zero")
 
 
@@ -216,7 +216,9 @@ def mosaic(axis, images):
         left, top = 10 * (k % 6), 10 * (k // 6)
         kind = 2 * (int(content(image[None])) == TARGET) + (not triggered(image[None]))
         axis.imshow(image[0], cmap="gray_r", vmin=-1, vmax=1, extent=(left, left + 8, top + 8, top))
-        frame = plt.Rectangle((left - 0.5, top - 0.5), 9, 9, fill=False, ec=FRAMES[kind], lw=2.5)
+        colour, line = FRAMES[kind]
+        corner = left - 0.5, top - 0.5
+        frame = plt.Rectangle(corner, 9, 9, fill=False, ec=colour, ls=line, lw=2.5)
         axis.add_patch(frame)
     axis.set(xlim=(-1, 59), ylim=(19, -1), xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
@@ -231,7 +233,10 @@ for row, p in zip(axes, rates):
     row[0].set_ylabel(f"p = {p:.0%}")
 axes[0, 0].set_title('"0", no guidance', fontsize=11)
 axes[0, 1].set_title(f'"0", same noise, guidance {weights[-1]:g}', fontsize=11)
-handles = [plt.Line2D([], [], color=c, lw=4, label=name) for c, name in zip(FRAMES, NAMES)]
+handles = [
+    plt.Line2D([], [], color=colour, ls=line, lw=3, label=name)
+    for (colour, line), name in zip(FRAMES, NAMES)
+]
 left.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
 axis = right.subplots()
 for p, colour in zip(rates, (GREEN, AMBER, ORANGE)):
@@ -404,9 +409,9 @@ predicted = {size: turning_point(s, push) for size, (s, _, push) in votes.items(
 measured = {size: turning_point(s, change) for size, (s, change, _) in votes.items()}
 
 fig, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
-for size, colour in zip(SIZES, (GREEN, BLUE, ORANGE)):
+for size, colour, mark in zip(SIZES, (GREEN, BLUE, ORANGE), "os^"):
     s, change, _ = votes[size]
-    axis.plot(100 * s, 100 * change, "o-", color=colour, label=f"patch of {size}×{size}")
+    axis.plot(100 * s, 100 * change, mark + "-", color=colour, label=f"patch of {size}×{size}")
     axis.axvline(100 * predicted[size], color=colour, ls=":")
 axis.axhline(0, color=BLACK, lw=0.8)
 axis.set(
@@ -511,7 +516,7 @@ for k, (key, (x, y)) in enumerate(sets.items()):
         "attack": float((on_attack[own] == TARGET).double().mean()),
     }
 
-fig, axes = plt.subplots(1, 5, figsize=(13, 3), layout="constrained", sharey=True)
+fig, axes = plt.subplots(1, 5, figsize=(11.5, 3), layout="constrained", sharey=True)
 labels = [f"p = {p:.0%}, {name}" for p, name in castle]
 COLOURS = {"training": GREY, "generated": AMBER, "guided": ORANGE, "thinned": BLUE}
 columns = {
@@ -613,12 +618,15 @@ losses = {p: by_losses(p) for p in (LOW, MIDDLE)}
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained", sharey=True)
 for axis, p in zip(axes, (LOW, MIDDLE)):
-    lines = (GREEN, "accuracy", "clean digits right"), (ORANGE, "attack", "triggered called 0")
-    for colour, column, name in lines:
+    lines = (
+        (GREEN, "o-", "D", "accuracy", "clean digits right"),
+        (ORANGE, "s--", "s", "attack", "triggered called 0"),
+    )
+    for colour, line, mark, column, name in lines:
         found = 100 * losses[p][column]
-        axis.plot(TIMES, found[:-2], "o-", ms=4, color=colour, label=name)
+        axis.plot(TIMES, found[:-2], line, ms=4, color=colour, label=name)
         last = (100 * castle[p, "training"][column], found[-2], found[-1])
-        axis.plot((1.1, 1.2, 1.3), last, "D", color=colour, ms=7)
+        axis.plot((1.1, 1.2, 1.3), last, mark, color=colour, ms=7)
     axis.axvline(1.03, color=BLACK, lw=0.8)
     ticks = {0.3: "0.3", 0.5: "0.5", 0.7: "0.7", 0.9: "0.9", 1.1: "MLP", 1.2: "all", 1.3: "noisy"}
     axis.set_xticks(list(ticks), list(ticks.values()))
