@@ -80,14 +80,14 @@ def table(header, lines):
 def entry(notebook):
     """Title, question, run time and papers of a notebook, beside its cover."""
     link = f"{notebook.name}.ipynb"
-    cover = notebook.cover and f"[![cover]({notebook.name}.png)]({link})"
+    cover = notebook.cover and f"[![{notebook.title}]({notebook.name}.png)]({link})"
     seconds = rows.get(notebook.name, {}).get("seconds") or 60 * notebook.minutes
     about = "; ".join(papers[paper].title for paper in notebook.papers) or "about the suite"
     text = f"[**{notebook.title}**]({link})<br>{notebook.question}<br>*{seconds} s · {about}*"
     return cover or "", text.replace("|", "\\|")
 
 
-rooms = {topic: [n for n in found if n.name.startswith(f"{topic}/")] for topic in atlas.topics()}
+rooms = {topic: [n for n in found if n.topic == topic] for topic in atlas.topics()}
 rooms["the suite itself"] = [notebook for notebook in found if not notebook.papers]
 for topic, mine in rooms.items():
     if mine:
