@@ -104,6 +104,7 @@ def draw_verdicts(claims: pd.DataFrame) -> Figure:
         left.axvline(edge - 0.5, color="white", lw=1)
     for edge in range(1, len(rates)):
         left.axhline(edge - 0.5, color="white", lw=2)
+    left.plot(*np.nonzero(shades == 2)[::-1], "X", color="white", ms=5)  # not by colour alone
     left.set_yticks(range(len(rates)), [textwrap.fill(s, 44) for s in rates["statement"]])
     left.tick_params(length=0)
     _name_runs(left, runs)
@@ -127,8 +128,9 @@ def draw_verdicts(claims: pd.DataFrame) -> Figure:
     right.spines[["top", "right", "left"]].set_visible(False)
     right.tick_params(axis="y", length=0)
     left.spines[:].set_visible(False)
-    meanings = ((1, HOLDS, "holds"), (2, FAILS, "does not hold"), (0, ABSENT, "not measured"))
-    _draw_legend(figure, [("s", colour, w) for shade, colour, w in meanings if shade in shades])
+    meanings = ((1, "s", HOLDS, "holds"), (2, "X", FAILS, "does not hold"))
+    meanings += ((0, "s", ABSENT, "not measured"),)
+    _draw_legend(figure, [meaning[1:] for meaning in meanings if meaning[0] in shades])
     return figure
 
 
@@ -151,7 +153,7 @@ def draw_values(claims: pd.DataFrame, by: str | None = None, columns: int = 3) -
     for axis, key in zip(axes.flat, keys, strict=False):
         mine = claims[(claims["paper"] == key[0]) & (claims["statement"] == key[1])]
         _draw_claim(axis, mine, by)
-        axis.set_title(textwrap.fill(key[1], 42), fontsize=9, loc="left")
+        axis.set_title(textwrap.fill(key[1], 42), fontsize=10, loc="left")
     for axis in axes.flat[len(keys) :]:
         axis.set_visible(False)
     marks = ((r"$\bot$", BOUND, "claimed at least"), (r"$\top$", BOUND, "claimed at most"))
@@ -177,9 +179,9 @@ def _draw_claim(axis: Axes, claim: pd.DataFrame, by: str) -> None:
         axis.set_xticks(range(len(names)), names)
     elif pd.api.types.is_integer_dtype(claim[by]):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel(by, fontsize=8)
-    axis.set_ylabel(claim["unit"].iloc[0], fontsize=8)
-    axis.tick_params(labelsize=8)
+    axis.set_xlabel(by)
+    axis.set_ylabel(claim["unit"].iloc[0])
+    axis.tick_params(labelsize=9)
     axis.spines[["top", "right"]].set_visible(False)
 
 

@@ -210,7 +210,7 @@ axis.set(
     ylabel="channel",
     title="a click runs along the membrane",
 )
-axis.legend(loc="upper right", framealpha=1, edgecolor="none")
+axis.legend(loc="upper right", frameon=True, framealpha=1, edgecolor="none")
 plt.show()
 metric("share of the answer before the click", early)
 metric("delay of channel 600, ms", delay[600] / RATE * 1e3)
@@ -249,9 +249,12 @@ cut = slice(max(0, middle - 330), middle + 330)  # 30 ms
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained", width_ratios=[3, 2])
 speed = np.log10(np.abs(velocity) + 0.1)
 show_channels(axes[0], speed, "the membrane moves (logarithm of speed)", cmap="Greys")
-for channel, colour in ((loudest, ORANGE), (max(loudest - 150, 0), BLUE)):
-    axes[0].axhline(channel, color=colour, lw=0.8)
-    axes[1].plot(t[cut] * 1e3, velocity[cut, channel], color=colour, lw=1)
+for channel, colour, style in ((loudest, ORANGE, "-"), (max(loudest - 150, 0), BLUE, "--")):
+    axes[0].axhline(channel, color=colour, lw=0.8, ls=style)
+    name = f"{best[channel]:.0f} Hz"
+    axes[1].plot(t[cut] * 1e3, velocity[cut, channel], color=colour, lw=1, ls=style, label=name)
+axes[1].margins(y=0.18)  # room for the legend
+axes[1].legend(loc="lower right", ncols=2, fontsize=9)
 axes[1].set(xlabel="time (ms)", ylabel="velocity (arbitrary units)", title="two places, 30 ms")
 plt.show()
 
@@ -365,9 +368,11 @@ silent, _ = cochlea.bushy_cells(
 )
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
-for column, (name, colour) in enumerate((("fibres", GREY), ("bushy cells", ORANGE))):
-    axes[0].semilogx(TONES, locked[:, column], "o-", color=colour, label=name)
-    axes[1].semilogx(TONES, locked[:, column + 2], "o-", color=colour, label=name)
+for column, (name, colour, style) in enumerate(
+    (("fibres", GREY, "o-"), ("bushy cells", ORANGE, "s-"))
+):
+    axes[0].semilogx(TONES, locked[:, column], style, color=colour, label=name)
+    axes[1].semilogx(TONES, locked[:, column + 2], style, color=colour, label=name)
 axes[0].set(xlabel="tone (Hz)", ylabel="vector strength", ylim=(0, 1), title="who keeps time")
 axes[1].set(xlabel="tone (Hz)", ylabel="spikes per second", ylim=(0, None), title="at what rate")
 for axis in axes:
@@ -490,7 +495,7 @@ for name, shares in read.items():
 
 # %%
 fig, axis = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
-for (name, shares), colour in zip(read.items(), (BLUE, ORANGE, GREEN)):
+for (name, shares), colour, style in zip(read.items(), (BLUE, ORANGE, GREEN), ("o-", "s-", "^-")):
     ci = [binomtest(round(x * len(test)), len(test)).proportion_ci(method="wilson") for x in shares]
     below = [x - i.low for x, i in zip(shares, ci)]
     above = [i.high - x for x, i in zip(shares, ci)]
@@ -498,7 +503,7 @@ for (name, shares), colour in zip(read.items(), (BLUE, ORANGE, GREEN)):
         1e3 * np.array(widths),
         shares,
         (below, above),
-        fmt="o-",
+        fmt=style,
         color=colour,
         capsize=3,
         label=name,

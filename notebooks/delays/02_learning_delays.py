@@ -243,10 +243,9 @@ for axis, i, colour in zip(axes, (0, 1), (BLUE, ORANGE)):
     )
 history = torch.stack(path)
 for synapse in strong[0].flatten().nonzero().flatten()[:8]:
-    axes[2].plot(history[:, 0, synapse] - teacher_d[0].flatten()[synapse], color=BLUE, lw=1)
-    axes[2].plot(
-        history[:, 1, synapse] - teacher_d[0].flatten()[synapse], color=ORANGE, lw=1, alpha=0.7
-    )
+    for i, colour, style in ((0, BLUE, "-"), (1, ORANGE, "--")):
+        off = history[:, i, synapse] - teacher_d[0].flatten()[synapse]
+        axes[2].plot(off, style, color=colour, lw=1, label=STUDENTS[i])
 axes[2].axhline(0, color=GREY, lw=1)
 axes[2].axvline(0.6 * teacher_steps, color=GREY, lw=1, ls=":")
 axes[2].set(
@@ -254,6 +253,7 @@ axes[2].set(
     xlabel="optimiser step",
     ylabel="delay: student − teacher, steps",
 )
+axes[2].legend(*(both[:2] for both in axes[2].get_legend_handles_labels()), fontsize=9)
 plt.show()
 
 metric("found within a step, narrowing triangle", float(found[:, 2].mean()))
@@ -501,7 +501,7 @@ for axis, measured, title in zip(
     axis.axhline(1 / CLASSES, color="black", lw=1, ls=":")
     axis.set(title=title, xticks=range(3), ylim=(0, 1.05))
     axis.set_xticks(range(3), stages)
-axes[0].set_ylabel("accuracy on new trials")
+axes[0].set_ylabel("accuracy on new trials\n(dots: replicates)")
 axes[1].text(2.6, 1 / CLASSES, "chance", va="center", fontsize=9)
 figure.legend(
     *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
@@ -624,7 +624,8 @@ began, ended = (
 )
 axes[2].hist([began, ended], bins, color=[ORANGE, BLUE], label=["random", "learned"])
 axes[2].set(xlabel="delay, steps", ylabel="synapses", title="delays before and after")
-axes[2].legend(frameon=False, fontsize=9)
+axes[2].legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
+axes[2].margins(y=0.2)
 plt.show()
 
 # %% [markdown]

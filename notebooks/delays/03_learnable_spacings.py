@@ -162,9 +162,9 @@ def construct(w, P, size, version, SIG=None):
 # %%
 fig, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained", width_ratios=[1.3, 1, 1, 1])
 place = torch.linspace(-2, 2, 401)
-for version in ("v1", "max", "gauss"):
+for version, style in zip(("v1", "max", "gauss"), ("-", "--", "-.")):
     g = profile(place[:, None], 9, version, torch.full((401, 1), 0.8))[:, 0, 4]
-    axes[0].plot(place, g, color=COLOURS[version], label=version)
+    axes[0].plot(place, g, style, color=COLOURS[version], label=version)
 axes[0].set(xlabel="distance from tap to element (taps)", ylabel="$g$", title="profiles")
 axes[0].legend(frameon=False)
 one = torch.tensor([[1.3], [-0.6]])
@@ -579,11 +579,11 @@ axes[1].bar(names, heights, color=colours)
 for column, values in enumerate(accuracy.values()):
     axes[1].plot([column] * len(values), 100 * values, "k.", ms=4)
 axes[1].tick_params(axis="x", rotation=40)
-axes[1].set(ylabel="test accuracy (%)", ylim=(30, 100), title="equal parameters")
+axes[1].set(ylabel="test accuracy (%)", ylim=(0, 100), title="equal parameters")
 p = learned_net.P.detach()[0]
 axes[2].hist(p.flatten(), bins=np.arange(-12.5, 13), color=COLOURS["gauss"])
-axes[2].axvspan(-2.5, 2.5, color="#999999", alpha=0.3, label="five dense taps")
-axes[2].legend(frameon=False)
+axes[2].axvspan(-2.5, 2.5, color="#999999", alpha=0.3)
+axes[2].text(3, 0.95, "grey: five\ndense taps", va="top", transform=axes[2].get_xaxis_transform())
 axes[2].set(xlabel="learned position (samples)", ylabel="elements", title="where they went")
 plt.show()
 
@@ -778,12 +778,13 @@ for level, s in enumerate(noise_levels):
     )
 
 # %% [markdown]
-# The crosses mark the positions. Noisier pictures make the elements spread and widen: more pixels
-# have to be averaged, and twenty-five parameters that may move do what 289 fixed ones do. At weak
-# noise everything useful lies within 5 × 5 pixels, and the learned kernel is no better than a dense
-# one. A dilated kernel is poor at every level, since it leaves out exactly the nearest neighbours,
-# which know most about the pixel in the middle. Note the width of the elements: *these are not five
-# taps*. With Gaussian elements, DCLS learns a smooth kernel as readily as a sparse one.
+# The crosses mark the positions; the darker the blue, the larger the weight. Noisier pictures make
+# the elements spread and widen: more pixels have to be averaged, and twenty-five parameters that
+# may move do what 289 fixed ones do. At weak noise everything useful lies within 5 × 5 pixels, and
+# the learned kernel is no better than a dense one. A dilated kernel is poor at every level, since
+# it leaves out exactly the nearest neighbours, which know most about the pixel in the middle. Note
+# the width of the elements: *these are not five taps*. With Gaussian elements, DCLS learns a smooth
+# kernel as readily as a sparse one.
 #
 # ## 5. Exercises
 #

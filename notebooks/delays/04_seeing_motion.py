@@ -93,6 +93,7 @@ n_motions = len(velocity)
 opposite = (np.arange(n_motions) + n_directions // 2) % n_directions
 opposite += np.arange(n_motions) // n_directions * n_directions
 ORANGE, BLUE, GREEN, GREY, PINK = "#D55E00", "#0072B2", "#009E73", "#999999", "#CC79A7"
+AMBER = "#E69F00"
 house_style()
 
 # %% [markdown]
@@ -167,8 +168,8 @@ ARROWS = np.array(list("→↗↑↖←↙↓↘"))[np.round(theta / (np.pi / 4)
 
 
 def colour_events(A):
-    """ON events orange, OFF events blue, on white; A (2, height, width) -> RGB."""
-    on, off = (np.array(plt.matplotlib.colors.to_rgb(c)) for c in (ORANGE, BLUE))
+    """ON events amber, OFF events blue, on white; A (2, height, width) -> RGB."""
+    on, off = (np.array(plt.matplotlib.colors.to_rgb(c)) for c in (AMBER, BLUE))
     rgb = np.ones((*A.shape[1:], 3))
     rgb[A[0]], rgb[A[1]] = on, off
     return rgb
@@ -200,7 +201,7 @@ axes[4].set(xlabel="x (pixels), at middle row", ylabel="time (ms)", title="one r
 plt.show()
 
 # %% [markdown]
-# ON events are orange, OFF events blue. On the right one row of pixels is followed through time:
+# ON events are amber, OFF events blue. On the right one row of pixels is followed through time:
 # moving things leave slanted tracks, and the slant is the horizontal speed; black lines mark where
 # the velocity changed. In one *single* frame, though, nothing tells left from right. Edges across
 # the motion make the most events, which betrays an axis, but not a sense.
@@ -400,7 +401,7 @@ axes[1].set(
     xticks=np.arange(n_motions),
     xticklabels=ARROWS,
     xlabel="motion of the detector",
-    ylabel="degrees off its direction",
+    ylabel="degrees off its direction (dashed: bound)",
     title="direction in which the centroid drifts",
 )
 plt.show()
@@ -477,18 +478,18 @@ for t in range(1, movie_length):
 before = previous[:, n_delays::2].flatten().numpy()
 chosen = evidence.argmax(dim=1).numpy()
 known = before >= 0
-for right, colour, text in (
-    (correct, GREEN, "the present motion"),
-    (chosen == before, ORANGE, "the motion before"),
+for right, colour, style, text in (
+    (correct, GREEN, "o-", "the present motion"),
+    (chosen == before, ORANGE, "s--", "the motion before"),
 ):
     heights = [right[known & (age.numpy() == a)].mean() for a in since]
-    axes[0].plot(since, heights, "o-", ms=3, color=colour, label=text)
+    axes[0].plot(since, heights, style, ms=3, color=colour, label=text)
 axes[0].axhline(chance, color="k", lw=0.8, ls="--", label="chance")
 axes[0].set(
     ylim=(0, 1.02), xlabel="time since the motion changed (ms)", ylabel="share of decisions"
 )
 axes[0].set_title("a change is seen within a few ms")
-axes[0].legend(frameon=False, fontsize=9)
+axes[0].legend(frameon=False)
 confusion = np.zeros((n_motions, n_motions))
 np.add.at(confusion, (label.numpy()[steady], chosen[steady]), 1)
 confusion /= confusion.sum(axis=1, keepdims=True).clip(1)
@@ -508,6 +509,7 @@ axes[2].plot(
 axes[2].axhline(chance, color="k", lw=0.8, ls="--")
 axes[2].set(ylim=(0, 1.02), xlabel="events per pixel and ms", ylabel="accuracy at all times")
 axes[2].set_title("any place in the photographs")
+fig.get_layout_engine().set(w_pad=0.12)  # inches: two labels stand side by side
 plt.show()
 
 # %%
@@ -718,8 +720,8 @@ operations = {
 }
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained", width_ratios=[1.2, 1])
-for (name, (share, right)), colour in zip(curves.items(), (BLUE, ORANGE)):
-    axes[0].semilogx(share, right[:, 0], "o-", color=colour, label=name)
+for (name, (share, right)), colour, style in zip(curves.items(), (BLUE, ORANGE), ("o-", "s-")):
+    axes[0].semilogx(share, right[:, 0], style, color=colour, label=name)
     axes[0].semilogx(share, right[:, 1], ":", color=colour, label=f"{name}, bias left alone")
     axes[0].plot(half[name], (whole + chance) / 2, "D", ms=8, mfc="none", color=colour)
 axes[0].axhline(chance, color="k", lw=0.8, ls="--")
@@ -727,13 +729,13 @@ axes[0].set(ylim=(0, 1), xlabel="share of weights that is left", ylabel="accurac
 axes[0].legend(frameon=False, fontsize=9, loc="upper left")
 axes[0].set_title("diamonds: halfway between full and chance")
 bars = axes[1].barh(list(operations), list(operations.values()), color=[GREY, GREEN, BLUE])
-axes[1].bar_label(bars, fmt=lambda v: f"{v:.2g}", padding=3)
+axes[1].bar_label(bars, fmt=lambda v: f"{v / 1e6:.2g} million", padding=3)
 axes[1].set_yticks(
     range(3), ["all products,\ndense", "events,\nall weights", "events,\nlargest 10 %"]
 )
 axes[1].invert_yaxis()
 axes[1].set(xscale="log", xlabel="operations per ms of movie")
-axes[1].set_xlim(right=max(operations.values()) * 6)
+axes[1].set_xlim(min(operations.values()) / 6, max(operations.values()) * 12)
 plt.show()
 print(
     {name: f"half-saturation at 1/{1 / share:.1f} of the weights" for name, share in half.items()}
@@ -876,7 +878,7 @@ def draw_moment(axes, movie, i):
     axes[0].imshow(
         colour_events(A_test[movie, :, n_delays + i].numpy()), extent=(0, movie_size, movie_size, 0)
     )
-    axes[0].set_title(f"events at {n_delays + i} ms", fontsize=9)
+    axes[0].set_title(f"events at {n_delays + i} ms", fontsize=10)
     y, x = np.nonzero(spikes[movie, i].numpy() >= 0)
     k = spikes[movie, i].numpy()[y, x]
     right = k == int(y_test[movie, n_delays + i])
@@ -888,14 +890,14 @@ def draw_moment(axes, movie, i):
     axes[1].quiver(
         5, 5, true[1], -true[0], color="k", scale=7, width=0.02, headwidth=3.5, pivot="mid"
     )
-    axes[1].set_title("spikes (green: right, orange: wrong)", fontsize=9)
+    axes[1].set_title("spikes (orange: wrong)", fontsize=10)
 
 
 turns = (y_test[:n_spiking, n_delays + 1 :] != y_test[:n_spiking, n_delays:-1]).sum(dim=1) > 0
 per_event = fired.flatten(1).sum(dim=1) / A_test[:n_spiking].flatten(1).sum(dim=1)
 watched = int((per_event * turns).argmax()) if turns.any() else int(per_event.argmax())
-fig, axes = plt.subplots(1, 2, figsize=(6, 3.1), dpi=60)
-fig.subplots_adjust(left=0.02, right=0.98, bottom=0.02, top=0.92, wspace=0.05)
+fig, axes = plt.subplots(1, 2, figsize=(4, 2.1), dpi=90)
+fig.subplots_adjust(left=0.02, right=0.98, bottom=0.02, top=0.87, wspace=0.05)
 animation = FuncAnimation(
     fig, lambda i: draw_moment(axes, watched, i), frames=range(0, movie_length - n_delays, 2),
     interval=200,
@@ -1066,8 +1068,8 @@ shares = np.array(shares)
 fig, axis = plt.subplots(figsize=(7.5, 3.7), layout="constrained")
 names = ["stripes across the motion: true motion", "oblique stripes: true motion"]
 names += ["oblique stripes: its mirror image"]
-for name, heights, colour in zip(names, shares.T, (GREY, GREEN, ORANGE)):
-    axis.semilogx(np.rad2deg(bandwidths), heights, "o-", color=colour, label=name)
+for name, heights, colour, style in zip(names, shares.T, (GREY, GREEN, ORANGE), ("o-", "s-", "^-")):
+    axis.semilogx(np.rad2deg(bandwidths), heights, style, color=colour, label=name)
 axis.axhline(1 / n_directions, color="k", lw=0.8, ls="--", label="chance")
 axis.set_xticks(np.rad2deg(bandwidths), [f"{w:.0f}" for w in np.rad2deg(bandwidths)])
 axis.minorticks_off()

@@ -389,7 +389,7 @@ MEMORIES = {
 LOOKS = {
     "wave": (WAVE, "-"),
     "wave, ring cut open": ("#009E73", "--"),
-    "identity": (STILL, "-"),
+    "identity": (STILL, "-."),
     "leaky integrators": (RANDOM, "-"),
 }
 
@@ -416,7 +416,7 @@ for axis, length in zip(axes, (n_units, 2 * n_units)):
         ylim=(0, 1.05),
     )
 axes[0].set_ylabel("share decoded correctly")
-axes[1].legend(frameon=False, fontsize=9, loc="center right")
+axes[1].legend(frameon=False, fontsize=9, loc="center right", bbox_to_anchor=(1, 0.74), ncols=2)
 plt.show()
 
 # %%
@@ -731,27 +731,26 @@ print(
     ", ".join(f"{w:.2f}" for w in centre_of_mass),
 )
 
-fig, axes = plt.subplots(1, 4, figsize=(12.5, 3.2), layout="constrained", width_ratios=[4, 3, 3, 3])
+fig, axes = plt.subplots(1, 4, figsize=(11, 3.4), layout="constrained", width_ratios=[4, 3, 3, 3])
 busiest = int(field[:, :, :, 0].var((0, 2)).argmax())
 axes[0].imshow(field[:, busiest, :, 0].T, origin="lower", aspect="auto", cmap="magma_r")
-axes[0].axvline(n_recall + delay - 1, c=STILL, lw=1, label="signal to recall")
+axes[0].axvline(n_recall + delay - 1, c="k", lw=1, ls="--", label="signal to recall")
 axes[0].set(xlabel="time (steps)", ylabel="unit on the ring", title="one channel, trained wRNN")
 axes[0].legend(frameon=False, fontsize=9, loc="upper left")
 show_spectrum(axes[1], power["wave"], "untrained wave")
 show_spectrum(axes[2], power_trained["wRNN"], "trained wRNN")
 bins = np.linspace(-2.5, 2.5, 41)
-for name, spectrum_of, colour in (
-    ("untrained wave", power["wave"], "#009E73"),
-    ("trained wRNN", power_trained["wRNN"], WAVE),
-    ("trained, identity kernel", power_trained["identity kernel"], STILL),
+for name, spectrum_of, colour, width in (
+    ("untrained wave", power["wave"], "#009E73", 4),
+    ("trained wRNN", power_trained["wRNN"], WAVE, 1.5),
+    ("trained, identity kernel", power_trained["identity kernel"], STILL, 1.5),
 ):
     v, weight = velocities(spectrum_of)
-    axes[3].hist(v, bins, weights=weight, histtype="step", lw=1.5, color=colour, label=name)
+    axes[3].hist(v, bins, weights=weight, histtype="step", lw=width, color=colour, label=name)
 axes[3].set(
     xlabel="velocity (units per step)", ylabel="share of power", title="which way, how fast"
 )
-axes[3].set_ylim(0, axes[3].get_ylim()[1] * 1.5)
-axes[3].legend(frameon=False, fontsize=8, loc="upper left")
+fig.legend(*axes[3].get_legend_handles_labels(), loc="outside lower right", ncols=3)
 plt.show()
 
 claim(

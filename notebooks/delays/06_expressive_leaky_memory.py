@@ -412,10 +412,13 @@ bars = axes[0, 1].barh(order, [score[name] for name in order], color=colours)
 axes[0, 1].bar_label(bars, fmt="%.2f", padding=3)
 axes[0, 1].set(xlabel="$R^2$ on held-out trials", xlim=(0, 1.1))
 axes[0, 1].invert_yaxis()
-for i, (name, colour) in enumerate(zip(MODELS, [ELM, "#999999", "#CC79A7"])):
-    axes[1, 1].semilogy(losses[:, i], c=colour, lw=1, label=name)
+for i, (name, colour, style) in enumerate(
+    zip(MODELS, [ELM, "#999999", "#CC79A7"], ["-", "--", "-."])
+):
+    axes[1, 1].semilogy(losses[:, i], style, c=colour, lw=1, label=name)
 axes[1, 1].set(xlabel="Adam step", ylabel="squared error (sd²)")
-axes[1, 1].legend(frameon=False, fontsize=8)
+axes[1, 1].set_ylim(top=15)  # room for the legend
+axes[1, 1].legend(frameon=False, fontsize=9)
 plt.show()
 
 # %%
@@ -503,7 +506,7 @@ def explore(delay_ms=100):
         axis.axvspan(0, 60, color="#CC79A7", alpha=0.2, lw=0)
         axis.axvspan(delay_ms, delay_ms + 60, color="#0072B2", alpha=0.15, lw=0)
         axis.set(xlabel="time after the tuft (ms)", title=name)
-        axis.legend(frameon=False, fontsize=8, loc="upper right")
+        axis.legend(frameon=False, fontsize=9, loc="upper right")
     axes[0].set_ylabel("mean voltage (sd)")
     plt.show()
     return {name: float(pair[name].max() - alone[name].max()) for name in looks}

@@ -70,7 +70,7 @@ if noise < 0 or frequency_weight < 0:
 
 house_style()
 CLASSES = ["flat", "fine —", "fine |", "coarse —", "coarse |"]
-PALETTE = ListedColormap(["#999999", "#D55E00", "#CC79A7", "#0072B2", "#009E73"])
+PALETTE = ListedColormap(["#DDDDDD", "#E69F00", "#000000", "#0072B2", "#009E73"])
 
 # %% [markdown]
 # ## 1. What dilation cannot see
@@ -104,18 +104,18 @@ aliasing = response(above, 4, w) / response(alias, 4, w)
 f = np.linspace(0, 0.5, 301)
 fig, axes = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
 u = np.array([-1, 0, 1])
-for D, colour in zip((1, 2, 4), ("#999999", "#0072B2", "#D55E00")):
+for D, colour, style in zip((1, 2, 4), ("#999999", "#0072B2", "#D55E00"), ("-", "--", "-.")):
     H = np.exp(2j * np.pi * f[:, None] * D * u) @ w.sum(dim=3)[0, 0].numpy()
-    axes[0].plot(f, np.abs(H), color=colour, label=f"D = {D}")
+    axes[0].plot(f, np.abs(H), style, color=colour, label=f"D = {D}")
     axes[0].axvline(1 / (2 * D), color=colour, lw=0.8, ls=":")
 axes[0].set(xlabel="frequency f (cycles/pixel)", ylabel="|H(f)|", title="dotted: 1/(2D)")
 axes[0].legend(frameon=False)
 y = np.arange(0, 41, 0.1)
 axes[1].plot(y, np.sin(2 * np.pi * above * y), color="#999999", label=f"{above} cycles/pixel")
-axes[1].plot(y, -np.sin(2 * np.pi * alias * y), color="#D55E00", label=f"{alias}, its alias")
+axes[1].plot(y, -np.sin(2 * np.pi * alias * y), "--", color="#D55E00", label=f"{alias}, its alias")
 axes[1].plot(y[::40], np.sin(2 * np.pi * above * y[::40]), "ko", label="every 4th pixel")
-axes[1].set(xlabel="pixel", ylabel="brightness", title="the same samples", ylim=(-1.2, 2))
-axes[1].legend(frameon=False, ncols=3, fontsize=8)
+axes[1].set(xlabel="pixel", ylabel="brightness", title="the same samples", ylim=(-1.2, 2.4))
+axes[1].legend(frameon=False, ncols=2, fontsize=9, loc="upper right")
 plt.show()
 
 claim(
@@ -411,9 +411,9 @@ colours = ["#0072B2" if name.startswith("FADC") else "#999999" for name in accur
 bars = axes[0].barh(list(accuracy), [100 * a for a in accuracy.values()], color=colours)
 axes[0].bar_label(bars, fmt="%.1f", padding=3)
 axes[0].invert_yaxis()
-axes[0].set(xlim=(60, 100), xlabel="pixels right (%)", title="segmentation")
+axes[0].set(xlim=(0, 109), xlabel="pixels right (%)", title="segmentation")
 some = np.random.default_rng(seed).choice(power.numel(), 2000, replace=False)
-for name, colour in {"FADC, μ = 0": "#D55E00", "FADC": "#0072B2"}.items():
+for name, colour in {"FADC, μ = 0": "#E69F00", "FADC": "#0072B2"}.items():
     D = chosen[name].detach().flatten()[some]
     axes[1].plot(power.flatten()[some], D, ".", ms=3, alpha=0.5, color=colour, label=name)
 axes[1].set(

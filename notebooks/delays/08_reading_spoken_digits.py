@@ -303,11 +303,11 @@ for row, (condition, colour) in enumerate(CONDITIONS.items()):
         lw=1.5,
     )
     axes[0].plot(100 * train_right[condition], row, "|", color=colour, ms=18, mew=2)
-    axes[0].text(2, row, f"{100 * value:.0f} %", va="center", color="white", weight="bold")
+    axes[0].text(2, row, f"{100 * value:.0f} %", va="center", color="black", weight="bold")
 axes[0].axvline(100 / CLASSES, color="black", lw=1, ls=":")
 axes[0].set(
     yticks=range(len(CONDITIONS)),
-    xlabel="words of unknown voices read right, % (ticks: the voices of training)",
+    xlabel="words of unknown voices read right, %\n(ticks: the voices of training; dotted: chance)",
     xlim=(0, 102),
 )
 axes[0].set_yticks(range(len(CONDITIONS)), list(CONDITIONS))
@@ -316,7 +316,7 @@ for condition, (_, losses) in trained.items():
     window = max(1, len(losses) // 30)
     smooth = np.convolve(losses, np.ones(window) / window, "valid")
     axes[1].plot(smooth, color=CONDITIONS[condition], lw=1.5)
-axes[1].set(xlabel="optimiser step", ylabel="training loss")
+axes[1].set(xlabel="optimiser step", ylabel="training loss", yscale="log", title="the same colours")
 plt.show()
 for condition, value in accuracy.items():
     metric(f"accuracy, {condition}", value)
@@ -411,7 +411,7 @@ for i, condition in enumerate(shown):
         color=CONDITIONS[condition],
         label=condition,
     )
-axes.axhline(100 / CLASSES, color="black", lw=1, ls=":")
+axes.axhline(100 / CLASSES, color="black", lw=1, ls=":", label="chance")
 axes.set(ylabel="words read right, %", ylim=(0, 100))
 axes.set_xticks(range(len(versions)), list(versions))
 axes.legend(frameon=False, fontsize=9)

@@ -532,12 +532,12 @@ def after_pause(name, pause):
 waited = {name: [after_pause(name, pause) for pause in PAUSES] for name in (ELM, *LSTMS)}
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.3), layout="constrained", sharey=True)
-for (order, values), colour in zip(lesions.items(), (SKY, PINK)):
-    axes[0].plot(erased, 100 * np.array(values), "o-", c=colour, label=order)
+for (order, values), colour, style in zip(lesions.items(), (SKY, PINK), ("o-", "s-")):
+    axes[0].plot(erased, 100 * np.array(values), style, c=colour, label=order)
 axes[0].set(xlabel="memory units erased between the words", ylabel="sums right (%)", title=ELM)
-looks = {ELM: (BLUE, "-"), "LSTM": (ORANGE, ":"), "LSTM on sums": (ORANGE, "-")}
+looks = {ELM: (BLUE, "o-"), "LSTM": (ORANGE, "s:"), "LSTM on sums": (ORANGE, "s-")}
 for name, (colour, line) in looks.items():
-    axes[1].plot(PAUSES, 100 * np.array(waited[name]), "o", ls=line, c=colour, label=name)
+    axes[1].plot(PAUSES, 100 * np.array(waited[name]), line, c=colour, label=name)
 axes[1].set(xlabel="silence between the words (s)", title="longer than ever heard", ylim=(0, 70))
 for axis in axes:
     axis.axhline(10, color="black", lw=1, ls=":")

@@ -73,6 +73,8 @@ if min(overcompleteness, *ladder, n_iter, n_train, n_test, learn_steps) < 1:
 rng = np.random.default_rng(seed)
 n = patch_size**2
 COLOURS = {"soft": "#D55E00", "hard": "#999999", "half": "#0072B2", "cel0": "#009E73"}
+LINES = {"soft": "-", "hard": "--", "half": "-.", "cel0": ":"}
+MARKS = {"soft": "o", "hard": "s", "half": "^", "cel0": "D"}
 NAMES = {"soft": "soft (ℓ₁)", "hard": "hard (ℓ₀)", "half": "half (ℓ½)", "cel0": "CEL0"}
 house_style()
 
@@ -208,8 +210,8 @@ prices = {
     "cel0": 1 - (1 - a.abs() / (2 * lam) ** 0.5).clamp(min=0) ** 2,
 }
 for name, T in THRESHOLDS.items():
-    axes[0].plot(a, prices[name], color=COLOURS[name], label=NAMES[name])
-    axes[1].plot(a, T(a, lam, eta), color=COLOURS[name])
+    axes[0].plot(a, prices[name], LINES[name], color=COLOURS[name], label=NAMES[name])
+    axes[1].plot(a, T(a, lam, eta), LINES[name], color=COLOURS[name])
 axes[1].plot(a, a, "k:", lw=0.8)
 axes[0].set(xlabel="activity $a$", ylabel="price $C(a)$", title="what an activity costs")
 axes[1].set(xlabel="input $u$", ylabel="output $T(u)$", title=f"thresholds, $λ={lam}$, $η={eta}$")
@@ -383,7 +385,8 @@ fig, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained", width_rati
 control_colours = dict(zip(controls, [COLOURS["soft"], COLOURS["soft"], COLOURS["hard"]]))
 control_styles = dict(zip(controls, ["--", ":", ":"]))
 for name, curve in curves.items():
-    axes[0].semilogx(curve[:, 0], psnr(curve[:, 1]), "o-", ms=3, c=COLOURS[name], label=NAMES[name])
+    look = {"marker": MARKS[name], "ms": 4, "c": COLOURS[name], "label": NAMES[name]}
+    axes[0].semilogx(curve[:, 0], psnr(curve[:, 1]), **look)
 for name, curve in controls.items():
     axes[0].semilogx(
         curve[:, 0], psnr(curve[:, 1]), control_styles[name], c=control_colours[name], label=name
@@ -551,11 +554,10 @@ for name in ("soft", "cel0"):
             curve[:, 0], psnr(curve[:, 1]), style, c=COLOURS[name], label=f"{NAMES[name]}, {rung}×"
         )
     heights = [own_units[name, rung] for rung in ladder]
-    axes[1].plot(ladder, heights, "o-", c=COLOURS[name], label=NAMES[name])
+    axes[1].plot(ladder, heights, MARKS[name] + "-", c=COLOURS[name], label=NAMES[name])
 for name in ("hard", "half"):
-    axes[1].plot(
-        overcompleteness, own_units[name, overcompleteness], "s", c=COLOURS[name], label=NAMES[name]
-    )
+    look = {"marker": MARKS[name], "ls": "none", "c": COLOURS[name], "label": NAMES[name]}
+    axes[1].plot(overcompleteness, own_units[name, overcompleteness], **look)
 axes[0].axhline(psnr(target_residual), color="k", lw=0.8)
 axes[0].set(
     xlim=(0.5, n),
@@ -563,7 +565,7 @@ axes[0].set(
     ylabel="PSNR on held-out patches (dB)",
     title="each code on its own dictionaries",
 )
-axes[0].legend(frameon=False, fontsize=9)
+axes[0].legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
 axes[1].set(
     xlabel="overcompleteness (atoms per pixel)",
     ylabel="active units per patch",
@@ -653,6 +655,7 @@ for name, fit in fits.items():
 fig, axes = plt.subplots(2, 3, figsize=(11, 6.4), layout="constrained")
 shown = {name: COLOURS[name] for name in ("soft", "cel0")}
 shown |= {"shuffled": AMBER, "PCA": BLACK, "random": PINK}
+marks = dict(zip(shown, "osD^v"))
 titles = NAMES | {"shuffled": "phase-shuffled", "PCA": "principal components", "random": "random"}
 for axis, name in zip(axes[0], ("cel0", "shuffled", "PCA")):
     order = slice(None) if name == "PCA" else fits[name].orientation.argsort()
@@ -661,13 +664,13 @@ for axis, name in zip(axes[0], ("cel0", "shuffled", "PCA")):
 for name, colour in shown.items():
     fit = fits[name]
     r2 = fit.r2.clamp(min=0).sort().values
-    axes[1, 0].plot(r2, np.linspace(0, 1, len(r2)), color=colour, label=titles[name])
+    look = {"color": colour, "marker": marks[name], "ms": 4, "markevery": 0.2}
+    axes[1, 0].plot(r2, np.linspace(0, 1, len(r2)), label=titles[name], **look)
     kept = (fit.r2 >= 0.5) & (fit.frequency > 0.51 / patch_size)  # edges have no full period
     if name != "random":
-        axes[1, 1].scatter(fit.n_x[kept], fit.n_y[kept], s=10, color=colour, alpha=0.7, lw=0)
-        axes[1, 2].scatter(
-            fit.orientation[kept], fit.frequency[kept], s=10, color=colour, alpha=0.7, lw=0
-        )
+        look = {"s": 12, "color": colour, "marker": marks[name], "alpha": 0.7, "lw": 0}
+        axes[1, 1].scatter(fit.n_x[kept], fit.n_y[kept], **look)
+        axes[1, 2].scatter(fit.orientation[kept], fit.frequency[kept], **look)
 axes[1, 0].axvline(0.5, color="k", lw=0.8)
 axes[1, 0].set(xlabel="$R^2$ of the Gabor fit", ylabel="share of atoms below", xlim=(0, 1))
 axes[1, 1].plot([0.05, 2], [0.05, 2], "k:", lw=0.8)

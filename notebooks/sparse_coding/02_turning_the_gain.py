@@ -180,8 +180,9 @@ for x, colour in zip(pairs[rng.integers(len(pairs), size=3)], (BLUE, ORANGE, GRE
     axes[0].plot(0.02 * np.arange(1, 1001), path[:, 0], color=colour)
     axes[0].axhline(rest[0], color=colour, ls=":", lw=1)
     print(f"after 20 τ the neurons are within {np.abs(path[-1] - rest).max():.0e} of M⁻¹x")
-for i, colour in enumerate((PINK, AMBER, SKY)):
-    axes[1].plot(history[:, i], color=colour)
+looks = [{"color": c, "ls": style} for c, style in ((PINK, "-"), (AMBER, "--"), (SKY, "-."))]
+for i, look in enumerate(looks):
+    axes[1].plot(history[:, i], **look)
 axes[0].set(xlabel="time (τ)", ylabel="response $y_1$", title="fast: neurons settle")
 axes[1].set(xlabel="batches", ylabel="gain", title="slow: gains turn")
 some = rng.integers(len(pairs), size=1500)
@@ -192,8 +193,8 @@ for axis, cloud, title in ((axes[2], pairs, "pixels $x$"), (axes[3], whitened, "
     axis.plot(*square_root(np.cov(cloud.T)) @ circle, color=BLACK)
     axis.set(title=title, aspect="equal", xlim=(-5, 5), ylim=(-5, 5), xlabel="first")
     axis.set_ylabel("second")
-for w, colour in zip(three.T, (PINK, AMBER, SKY)):
-    axes[3].plot([-3 * w[0], 3 * w[0]], [-3 * w[1], 3 * w[1]], color=colour, lw=2)
+for w, look in zip(three.T, looks):
+    axes[3].plot([-3 * w[0], 3 * w[0]], [-3 * w[1], 3 * w[1]], lw=2, **look)
 plt.show()
 print("gains:", g_three.round(2))
 
@@ -214,7 +215,8 @@ def by_hand(first=1.5, second=0.5, third=0.5):
     axis.plot(*circle, ":", color=GREY)
     axis.plot(*square_root(Y) @ circle, color=BLACK)
     axis.set(aspect="equal", xlim=(-3, 3), ylim=(-3, 3), xlabel="$y_1$", ylabel="$y_2$")
-    axis.set_title(f"variances {(three * (Y @ three)).sum(0).round(2)}", fontsize=10)
+    variances = ", ".join(f"{v:.2f}" for v in (three * (Y @ three)).sum(0))
+    axis.set_title(f"variances: {variances}", fontsize=10)
     plt.show()
 
 
@@ -345,7 +347,7 @@ for (label, runs), colour in zip(errors.items(), (BLUE, ORANGE)):
     axes[1].semilogy(np.concatenate(runs), color=colour, lw=1, label=label)
 axes[1].plot([n_batches, 2 * n_batches], [frozen, frozen], color=GREY, label="frozen")
 axes[1].set(xlabel="batches", ylabel="distance of Cov(y) from I", ylim=(1e-3, 20))
-axes[1].legend(fontsize=8, ncols=2, loc="upper center")
+axes[1].legend(ncols=2, loc="upper center")
 axes[2].plot(np.concatenate(visits), lw=1)
 axes[2].set(xlabel="batches", ylabel="the six gains")
 plt.show()
@@ -383,7 +385,7 @@ many /= np.linalg.norm(many, axis=0)
 etas = np.array([0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005])
 inputs = {"offline": C, "online": batch_moments(flower, 5000)[:, None]}
 lowest, highest, final = {}, {}, {}
-fig, axes = plt.subplots(1, 3, figsize=(12, 3.3), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
 for kind, floor, colour in (("free", -1e9, ORANGE), ("clamped", 0.0, BLUE)):
     for mode, style in (("offline", "o-"), ("online", "s:")):
         start = np.ones((len(etas), 144))
@@ -401,7 +403,7 @@ axes[0].set(xlabel="batches (online, η = 0.05)", ylabel="largest eigenvalue of 
 axes[0].legend(loc="lower right")
 axes[1].axhline(10, color=GREY, ls=":", lw=1)
 axes[1].set(xlabel="step size η", ylabel="largest eigenvalue on the way")
-axes[1].legend(fontsize=8, loc="upper left")
+fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=4)
 axes[2].set(xlabel="step size η", ylabel="largest |λ − 1| in the end")
 plt.show()
 print("eigenvalues of the six pixels:", np.linalg.eigvalsh(C).round(3), "\nstep sizes:", etas)
@@ -518,7 +520,7 @@ for C, label, colour in ((C_in, "photographs", GREY), (C_out, "responses", BLUE)
 axes[2].axhline(0, color=BLACK, lw=0.8)
 axes[2].set(xlabel="pixels apart", ylabel="correlation")
 axes[3].set(xlabel="spatial frequency (cycles/pixel)", ylabel="power")
-axes[2].legend(fontsize=9)
+axes[2].legend()
 plt.show()
 
 # %%
@@ -687,11 +689,11 @@ for before, after, label in ((control, adapted, "recurrent ring"), (*alone, "no 
     shift = off(preferred(after), preferred(before))
     axes[1].plot(off(theta)[order], shift[order], label=label)
 axes[1].set(xlabel="preference from adapter (deg)", ylabel="shift of tuning (deg)")
-axes[1].legend(fontsize=8, loc="lower right")
+axes[1].legend(fontsize=9, loc="lower right")
 for r, label, colour in ((control, "control", GREY), (adapted, "adapted", BLUE)):
     axes[2].plot(theta, r @ p_biased, color=colour, label=label)
 axes[2].set(xlabel="preferred orientation (deg)", ylabel="mean response", ylim=(0, None))
-axes[2].legend(fontsize=8, loc="lower right")
+axes[2].legend(fontsize=9, loc="lower right")
 plt.show()
 
 peak, shift, uneven, dimension = table["recurrent ring"]

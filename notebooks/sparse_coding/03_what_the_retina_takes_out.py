@@ -133,6 +133,7 @@ def movie(saccades=False):
 
 
 STIMULI = {"white": GREY, "spatial": ORANGE, "slow": PINK, "photographs": BLUE}
+MARKS = dict(zip(STIMULI, "os^D"))
 a = np.exp(-1 / persistence)
 MOVIES = {
     "white": rng.choice(np.array([-1, 1], np.float32), (frames, SIDE * SIDE)),
@@ -365,11 +366,11 @@ for name, colour in STIMULI.items():
     few = rng.choice(len(apart), 300, replace=False)
     axes[2].plot(INPUT[name][few], OUTPUT[name][few], ".", ms=3, color=colour, alpha=0.5)
     mean = INPUT[name].mean(), OUTPUT[name].mean()
-    axes[2].plot(*mean, "o", ms=9, mec=BLACK, color=colour, label=name)
+    axes[2].plot(*mean, MARKS[name], ms=9, mec=BLACK, color=colour, label=name)
 axes[2].plot([-0.15, 1], [-0.15, 1], ":", color=BLACK, lw=1)
 axes[2].set(xlabel="correlation of linear centres", ylabel="correlation of the retina's rates")
 axes[2].set(xlim=(-0.15, 1), ylim=(-0.15, 1), title="pairs of cells")
-axes[2].legend(loc="upper left", fontsize=9)
+axes[2].legend(loc="upper left")
 plt.show()
 
 # %%
@@ -418,7 +419,8 @@ fig, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
 for y, row in enumerate([mean_in, *TABLE.values()]):
     axis.plot([row[n] for n in STIMULI], [y] * 4, color=GREY, lw=0.8, zorder=0)
     for n, colour in STIMULI.items():
-        axis.plot(row[n], y, "o" if y else "D", color=colour, ms=8, label=None if y else n)
+        look = {"color": colour, "ms": 8, "mfc": "none", "mew": 2, "label": None if y else n}
+        axis.plot(row[n], y, MARKS[n], **look)
 axis.set_yticks(range(len(TABLE) + 1), ["input", *TABLE])
 axis.invert_yaxis()
 axis.set(xlabel="mean correlation of pairs (rates)", xlim=(-0.02, None))
@@ -579,12 +581,12 @@ for name in STIMULI:
     r = softplus(FILTERED[name] / unit, *fitted)
     PREDICTED[name] = excess(rng.poisson(r * (rate / FPS / r.mean(0))))
 
-fig, axes = plt.subplots(1, 4, figsize=(13, 3.1), layout="constrained")
+fig, axes = plt.subplots(1, 4, figsize=(11, 3.1), layout="constrained")
 image = STA[1:3, :, CELLS // 2].mean(0).reshape(SIDE, SIDE)
 axes[0].imshow(image, cmap="RdBu_r", vmin=-np.abs(image).max(), vmax=np.abs(image).max())
-axes[0].set(xticks=[], yticks=[], title="STA, 50 to 80 ms before a spike")
+axes[0].set(xticks=[], yticks=[], title="STA, 50 to 80 ms\nbefore a spike")
 for name in ("white", "slow"):
-    axes[1].plot(past, REFIT[name][0][0], "o-", ms=4, color=STIMULI[name], label=name)
+    axes[1].plot(past, REFIT[name][0][0], MARKS[name] + "-", ms=4, color=STIMULI[name], label=name)
 axes[1].set(xlabel="time before spike (ms)", ylabel="kernel of the centre")
 axes[1].legend()
 axes[2].plot(x_bin, FPS * r_bin, ".", color=GREY)

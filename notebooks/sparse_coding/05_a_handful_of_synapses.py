@@ -270,13 +270,13 @@ plt.show()
 # %%
 TRAP = {(n, a, s): BLUE, (400, 80, 40): PINK, (100, 40, 40): ORANGE}
 fig, axis = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
-for (cells_, active, synapses_), colour in TRAP.items():
+for ((cells_, active, synapses_), colour), marker in zip(TRAP.items(), "os^"):
     # beyond 1e-25 nobody will ever wait for the mistake
     thresholds = [t for t in range(synapses_ + 1) if tail(cells_, active, synapses_, t) > 1e-25]
     right_tail = np.array([tail(cells_, active, synapses_, t) for t in thresholds])
     ratio = binom.sf(np.array(thresholds) - 1, synapses_, active / cells_) / right_tail
     label = f"n = {cells_}, a = {active}, s = {synapses_}"
-    axis.semilogy(right_tail, ratio, "o-", ms=3, color=colour, label=label)
+    axis.semilogy(right_tail, ratio, marker + "-", ms=4, color=colour, label=label)
 axis.set_xscale("log")
 axis.set(xlabel="true chance of a false match", ylabel="binomial / true")
 axis.invert_xaxis()
@@ -325,19 +325,21 @@ shares = np.linspace(0, 0.8, 9)
 THETAS = {max(1, theta - 4): GREEN, theta: BLUE, min(s, theta + 4): PINK}
 counted = {t: [simulated_recognition(share, t) for share in shares] for t in THETAS}
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 3.4), layout="constrained")
-for t, colour in THETAS.items():
-    axes[0].plot(100 * shares, counted[t], "o", ms=5, color=colour)
+for (t, colour), marker in zip(THETAS.items(), "os^"):
+    axes[0].plot(100 * shares, counted[t], marker, ms=5, color=colour)
     fine = np.linspace(0, 0.8, 60)
     axes[0].plot(100 * fine, [recognised(share, t) for share in fine], color=colour)
-    axes[0].plot([], [], "o-", color=colour, label=f"θ = {t}, $P_{{fp}}$ = {tail(n, a, s, t):.0e}")
+    axes[0].plot(
+        [], [], marker + "-", color=colour, label=f"θ = {t}, $P_{{fp}}$ = {tail(n, a, s, t):.0e}"
+    )
 axes[0].set(xlabel="active cells moved by noise (%)", ylabel="patterns recognised")
-axes[0].set_title("lines: formula; dots: simulated", fontsize=10)
+axes[0].set_title("lines: formula; symbols: simulated", fontsize=10)
 axes[0].legend(fontsize=9, loc="lower left")
 every = range(1, s + 1)
 axes[1].semilogy(every, [tail(n, a, s, t) for t in every], color=BLACK, label="false match")
-for share, colour in ((0.2, AMBER), (corrupted, ORANGE), (0.6, PINK)):
+for share, colour, style in ((0.2, AMBER, ":"), (corrupted, ORANGE, "--"), (0.6, PINK, "-.")):
     missed = [max(1 - recognised(share, t), 1e-16) for t in every]
-    axes[1].semilogy(every, missed, color=colour, label=f"miss, {share:.0%} moved")
+    axes[1].semilogy(every, missed, style, color=colour, label=f"miss, {share:.0%} moved")
 axes[1].set(xlabel="threshold θ", ylabel="chance of the mistake", ylim=(1e-15, 3))
 axes[1].set(xticks=range(2, s + 1, 2))
 axes[1].legend(fontsize=9, loc="lower right")
@@ -452,10 +454,12 @@ def lowest_threshold(n, a, s, risk=1e-9):
 
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 3.4), layout="constrained")
 axes[0].axhspan(8, 20, color=GREY, alpha=0.25, lw=0)
-for (m, active), colour in POPULATIONS.items():
+for ((m, active), colour), style in zip(POPULATIONS.items(), ("-", "--", "-.", ":")):
     lowest = np.array([lowest_threshold(m, active, k) for k in numbers])
-    axes[0].plot(numbers, lowest, color=colour, label=f"n = {m}, a = {active} ({active / m:.1%})")
-    axes[1].plot(numbers, 100 * (1 - lowest / numbers), color=colour)
+    axes[0].plot(
+        numbers, lowest, style, color=colour, label=f"n = {m}, a = {active} ({active / m:.1%})"
+    )
+    axes[1].plot(numbers, 100 * (1 - lowest / numbers), style, color=colour)
 axes[0].set(xlabel="synapses s", ylabel="lowest threshold θ", ylim=(0, 34))
 axes[0].legend(fontsize=9, loc="upper left")
 axes[1].set(xlabel="synapses s", ylabel="synapses that may be missing (%)", ylim=(0, 100))
@@ -506,6 +510,7 @@ def explore(cells=2000, active=64, synapses=20, threshold=10):
     miss = 1 - tail(active, left_over, synapses, threshold)
     wrong = tail(cells, active, synapses, threshold)
     axis.set_title(f"false match {wrong:.1e}, miss {miss:.1e}", fontsize=10)
+    axis.margins(y=0.45)  # room for the legend
     axis.legend(loc="upper right")
     plt.show()
 

@@ -167,9 +167,10 @@ axes[0].set(xlabel="coefficient k", ylabel="X[k]", title="64 values, 4 coefficie
 axes[1].axhline(0, color=BLACK, lw=0.8)
 for b_ in range(2**few):
     inside = [i for i, s in enumerate(support) if bin_of(M, s) == b_]
-    heights = np.cumsum([0.0] + [X[support[i]] * sign(d, support[i]) for i in inside])
-    for i, low, high in zip(inside, heights, heights[1:]):
-        axes[1].bar(b_, high - low, bottom=low, color=colours[i], alpha=0.9)
+    width = 0.8 / max(1, len(inside))  # those in one bin side by side
+    for place, i in enumerate(inside):
+        middle = b_ - 0.4 + (place + 0.5) * width
+        axes[1].bar(middle, X[support[i]] * sign(d, support[i]), width, color=colours[i])
 axes[1].plot(range(2**few), U, "_", ms=16, mew=2, color=BLACK)
 axes[1].set(xlabel="bin j", ylabel="U[j] (black)", title="8 of the 64 values read")
 plt.show()

@@ -258,8 +258,9 @@ def at_amplitude(amplitude=0.06):
         axis.imshow(patch.reshape(SIDE, SIDE), cmap="gray", vmin=pair[0].min(), vmax=pair[0].max())
         axis.set_title(title, fontsize=10)
         axis.set_axis_off()
-    for curve, colour, label in zip(curves.T, (ORANGE, BLUE, GREY), ("top", "bottom", "all")):
-        axes[2].semilogx(amplitudes, 100 * curve, color=colour, label=label)
+    looks = (("top", ORANGE, "-"), ("bottom", BLUE, "--"), ("all", GREY, "-."))
+    for curve, (label, colour, style) in zip(curves.T, looks):
+        axes[2].semilogx(amplitudes, 100 * curve, style, color=colour, label=label)
     axes[2].axvspan(surfaces.min(), surfaces.max(), color=AMBER, alpha=0.3, lw=0)
     axes[2].axvline(amplitude, color=BLACK, ls=":", lw=1)
     axes[2].set(xlabel="amplitude (standard deviations of a pixel)", ylabel="classified (%)")
@@ -370,7 +371,7 @@ for shift, column, colour, name in ((-0.19, 0, ORANGE, "top"), (0.19, 1, BLUE, "
     bars = axis.bar(place + shift, heights, 0.36, color=colour, label=name)
     axis.bar_label(bars, fmt="%.0f", fontsize=9)
 luck = 100 / np.array([CLASSES, 3, 10, CLASSES])
-axis.hlines(luck, place - 0.4, place + 0.4, color=BLACK, ls=":", lw=1)
+axis.hlines(luck, place - 0.4, place + 0.4, color=BLACK, ls=":", lw=1, label="chance")
 axis.set_xticks(place, [name.replace(", gr", ",\ngr", 1) for name in table], fontsize=9)
 axis.set(ylabel="classified (%)", ylim=(0, 108))
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -464,11 +465,11 @@ axes[0].axvspan(expected.min(), expected.max(), color=AMBER, alpha=0.3, lw=0)
 axes[0].set(xlabel="price λ of a mistake about the class", ylabel="%", ylim=(0, 100))
 axes[0].set_title(f"encoders of rank {rank}", fontsize=10)
 axes[0].legend(loc="upper left", fontsize=9)
-for k, colour in ((8, SKY), (rank, BLUE), (2 * rank, GREEN)):
+for k, colour, style in ((8, SKY, "o-"), (rank, BLUE, "s-"), (2 * rank, GREEN, "^-")):
     curve = [encoder(k, lam) for lam in lams]
     missed = [100 * two_losses(V)[0] for V in curve]
     value = [100 * probe(U @ V) for V in curve]
-    axes[1].plot(missed, value, "o-", ms=3, color=colour, label=f"rank {k}")
+    axes[1].plot(missed, value, style, ms=4, color=colour, label=f"rank {k}")
 axes[1].plot(100 * unexplained[:60], 100 * by_rank[:60], color=GREY, label="PCA alone")
 axes[1].set(xlabel="variance missed (%)", ylabel="classified (%)", xlim=(0, 60), ylim=(0, 100))
 axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -561,10 +562,12 @@ for i, colour in ((0, ORANGE), (9, AMBER), (29, GREEN), (79, SKY)):
     axes[0].semilogx(times[1:], logistic, ":", color=colour)
 axes[0].set(xlabel="time t", ylabel="strength $a_i$", ylim=(-0.05, 1.6), yticks=[0, 0.5, 1])
 axes[0].set_title("lines: descent; dotted: formula", fontsize=10)
-axes[0].legend(fontsize=8, ncols=2, loc="upper left", title="component", title_fontsize=8)
+axes[0].legend(fontsize=9, ncols=2, loc="upper left", title="component", title_fontsize=9)
 axes[1].semilogx(times[1:], 100 * missed[1:], color=ORANGE, label="variance missed")
-axes[1].semilogx(times[1:], 100 * of_picture[1:], color=BLUE, label="read off the picture")
-axes[1].semilogx(times[1:], 100 * of_code[1:], color=PINK, label=f"read off the code of {rank}")
+axes[1].semilogx(times[1:], 100 * of_picture[1:], "--", color=BLUE, label="read off the picture")
+axes[1].semilogx(
+    times[1:], 100 * of_code[1:], "-.", color=PINK, label=f"read off the code of {rank}"
+)
 axes[1].axhline(100 * chance, color=BLUE, ls=":", lw=1)
 axes[1].set(xlabel="time t", ylabel="%", ylim=(0, 102))
 axes[1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -658,9 +661,10 @@ for b in (1, 2, 4, 6):
     encoders[name] = lambda k, b=b: denoiser(*masked(Sigma_x, keep, b), k)[1]
 encoders["random encoder"] = lambda k: U @ rng.standard_normal((d, k))
 fig, axis = plt.subplots(figsize=(8, 3.5), layout="constrained")
-for (name, make), colour in zip(encoders.items(), (GREY, BLUE, AMBER, GREEN, SKY, PINK)):
+colours = (GREY, BLUE, AMBER, GREEN, SKY, PINK)
+for (name, make), colour, marker in zip(encoders.items(), colours, "osD^v*"):
     curve = [100 * probe(make(k)) for k in ks]
-    axis.plot(ks, curve, "o-", ms=3, color=colour, label=name)
+    axis.plot(ks, curve, marker + "-", ms=5, color=colour, label=name)
 axis.axhline(100 * chance, color=BLACK, ls=":", lw=1)
 axis.set(xlabel="rank k of the encoder", ylabel="classified (%)", ylim=(20, 95))
 axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))

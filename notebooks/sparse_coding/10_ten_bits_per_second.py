@@ -168,19 +168,22 @@ shuffled = "".join(rng.permutation(list(text[:20_000])))
 by_chance = code_lengths(shuffled, order).mean() / code_lengths(shuffled, 0).mean()
 
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 3.3), layout="constrained")
-for (k, bits), colour in zip(costs.items(), (BLACK, PINK, AMBER, GREEN, BLUE)):
+styles = ("-", "--", "-.", ":", "-")
+for (k, bits), colour, style in zip(costs.items(), (BLACK, PINK, AMBER, GREEN, BLUE), styles):
     read = np.arange(1, len(bits) + 1)
-    axes[0].semilogx(read[99:], (bits.cumsum() / read)[99:], color=colour, label=f"order {k}")
+    axes[0].semilogx(
+        read[99:], (bits.cumsum() / read)[99:], style, color=colour, label=f"order {k}"
+    )
 axes[0].axhline(log2(27), color=GREY, ls="--", lw=1)
 axes[0].text(110, log2(27) + 0.06, "log₂ 27", fontsize=9, color="#555555")
 axes[0].set(xlabel="characters read", ylabel="bits per character", ylim=(1, 5.6))
-axes[0].legend(fontsize=9, loc="lower left")
+axes[0].legend(fontsize=9, loc="lower left", ncols=3)
 where = len(text) // 2
 piece = text[where : where + 64]
 cost = costs[order][where : where + 64]
 axes[1].bar(range(64), cost, color=np.where(np.array(list(piece)) == " ", GREY, BLUE))
 for i, character in enumerate(piece):
-    axes[1].text(i, -0.9, character, ha="center", fontsize=7.5, family="monospace")
+    axes[1].text(i, -0.9, character, ha="center", fontsize=9, family="monospace")
 axes[1].set(xticks=[], ylabel="bits for this character", xlim=(-1, 64))
 axes[1].set_title("surprise comes at the beginning of words", fontsize=10)
 axes[1].spines["bottom"].set_visible(False)
@@ -304,12 +307,12 @@ axes[1].plot(levels, levels, ":", color=GREY, label="never an error")
 axes[1].plot(levels, list(known.values()), color=BLACK, lw=1, label="known")
 axes[1].plot(levels, list(information.values()), "o", color=ORANGE, label="estimated from counts")
 axes[1].set(xlabel="log₂ of the number of keys", ylabel="information (bits)")
-axes[1].legend(fontsize=9, loc="upper left")
+axes[1].legend(loc="upper left")
 axes[2].loglog(guess_trials, nothing[False], "o-", color=PINK, label="as counted")
-axes[2].loglog(guess_trials, np.abs(nothing[True]), "o-", color=GREEN, label="corrected (size)")
+axes[2].loglog(guess_trials, np.abs(nothing[True]), "s-", color=GREEN, label="corrected (size)")
 axes[2].set(xlabel="trials", ylabel="information found (bits)")
 axes[2].set_title("8 keys pressed at random: truth 0", fontsize=10)
-axes[2].legend(fontsize=9, loc="lower left")
+axes[2].legend(loc="lower left")
 plt.show()
 
 claim(
@@ -399,7 +402,9 @@ for i, rate in enumerate(bars.values()):
 axis.axvline(typical, color=BLUE, ls=":", lw=1)
 axis.set(xlabel="bits per second", xlim=(1, 3e10))
 axis.tick_params(axis="y", length=0)
-axis.set_title("what people do (blue), what senses take in (orange)", fontsize=10)
+axis.set_title(
+    "what people do (blue; dotted: their mean), what senses take in (orange)", fontsize=10
+)
 plt.show()
 
 ratio = eye / typical
@@ -447,7 +452,7 @@ alone, waiting = float(decisions.mean() + 2 * SEE), float(decisions.mean())
 slope_serial = (curves[True][1] - curves[True][0]) / (soas[1] - soas[0])
 fig, axis = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
 axis.plot(1000 * soas, curves[True], "o-", ms=4, color=ORANGE, label="one server")
-axis.plot(1000 * soas, curves[False], "o-", ms=4, color=GREEN, label="two servers")
+axis.plot(1000 * soas, curves[False], "s-", ms=4, color=GREEN, label="two servers")
 axis.axhline(alone, color=GREY, lw=1, ls="--")
 axis.text(1500, alone - 0.03, "alone", ha="right", va="top", fontsize=9, color="#555555")
 axis.set(xlabel="time between the two stimuli (ms)", ylabel="second reaction time (s)")
@@ -480,9 +485,10 @@ metric("slope_at_short_intervals", slope_serial)
 def sifting(cone_snr=22.0, cone_bandwidth=60.0):
     """The ratio, for a cone of this quality."""
     total = cones * cone_bandwidth * log2(1 + cone_snr)
-    _, axis = plt.subplots(figsize=(7, 1.3), layout="constrained")
+    _, axis = plt.subplots(figsize=(7, 1.6), layout="constrained")
     axis.barh([0, 1], [typical, total], color=[BLUE, ORANGE])
     axis.set(xscale="log", xlim=(1, 1e11), yticks=[0, 1], yticklabels=["doing", "seeing"])
+    axis.set_xlabel("bits per second")
     axis.set_title(f"{total:.1e} : {typical:.1f} = {total / typical:.1e}", fontsize=10)
     plt.show()
 
