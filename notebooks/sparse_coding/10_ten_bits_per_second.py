@@ -396,7 +396,9 @@ fig, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
 axis.barh(list(bars), list(bars.values()), color=colours)
 axis.set_xscale("log")
 for i, rate in enumerate(bars.values()):
-    label = f"{rate:.1f}" if rate < 100 else f"{rate:.0f}" if rate < 1e4 else f"{rate:.0e}"
+    label = f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"
+    if rate > 1e6:
+        label = f"{rate / 1e6:.0f} million" if rate < 1e9 else f"{rate / 1e9:.1f} billion"
     box = {"fc": "white", "ec": "none", "pad": 0.5}  # over the dotted line
     axis.text(1.2 * rate, i, label, va="center", fontsize=9, bbox=box)
 axis.axvline(typical, color=BLUE, ls=":", lw=1)

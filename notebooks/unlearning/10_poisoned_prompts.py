@@ -531,6 +531,7 @@ for axis, (column, title) in zip(axes, columns.items()):
     axis.set(xlim=(0, 119), xlabel=title, xticks=[0, 50, 100])
     if title.endswith("AUROC (%)"):
         axis.axvline(50, color=BLACK, lw=0.8, ls=":")
+        axis.set_xlabel(f"{title}\ndotted: chance")
 axes[0].invert_yaxis()
 plt.show()
 
