@@ -239,7 +239,8 @@ def draw_roofline(axes):
     axes.plot(intensity, np.minimum(peak, bandwidth * intensity) / 1e9, color="0.2", lw=2)
     axes.text(0.12, bandwidth * 0.12 / 1e9 * 1.5, "memory", rotation=33, color="0.3")
     axes.text(30, peak / 1e9 * 1.15, "arithmetic", color="0.3")
-    beside = {"LIF, training": (4, 8, "left"), "linear layer": (0, -18, "center")}
+    below = (0, -18, "center")
+    beside = {"LIF, training": (4, 8, "left"), "linear layer": below, "LIF, forward": below}
     for name, (where, speed) in points.items():
         colour = "#b35900" if "PyTorch" in name else "#0969da"
         x_offset, y_offset, side = beside.get(name, (9, -4, "left"))
