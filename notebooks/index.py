@@ -28,9 +28,16 @@
 #   [Beyond ℓ₁](sparse_coding/01_beyond_l1.ipynb),
 #   [What the retina takes out](sparse_coding/03_what_the_retina_takes_out.ipynb),
 #   [Turning the gain](sparse_coding/02_turning_the_gain.ipynb),
-#   [What reconstruction misses](sparse_coding/09_what_reconstruction_misses.ipynb),
+#   [What reconstruction misses](sparse_coding/09_what_reconstruction_misses.ipynb);
+# - **what a network can see, and learns to see without labels**, and know how one is trained:
+#   [Which channel sees](sparse_coding/08_which_channel_sees.ipynb),
+#   [Room for manifolds](sparse_coding/04_room_for_manifolds.ipynb),
+#   [Learning to see from noise](sparse_coding/11_learning_to_see_from_noise.ipynb),
+#   [Silent from the start](sparse_coding/06_silent_from_the_start.ipynb);
+# - **how a few cells remember much**, and know probabilities:
 #   [A handful of synapses](sparse_coding/05_a_handful_of_synapses.ipynb),
-#   [Ten bits per second](sparse_coding/10_ten_bits_per_second.ipynb);
+#   [Remembering at one look](sparse_coding/12_one_look_memory.ipynb),
+#   [Many at once](associative_memory/01_many_at_once.ipynb);
 # - **what a delay is good for**, and know convolutions and leaky integrate-and-fire neurons:
 #   [Hearing in spikes](delays/01_hearing_in_spikes.ipynb),
 #   [Learning when](delays/02_learning_delays.ipynb),
