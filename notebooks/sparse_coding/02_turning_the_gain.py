@@ -239,7 +239,9 @@ by_hand()  # the same without sliders, for those who read this on paper
 # \operatorname{diag}\!\big(W^\top (C_{xx}^{1/2} - I)\, W\big),$$
 #
 # with $\circ 2$ for the square of each entry. This formula looks into the eigenvalues of $C_{xx}$;
-# the circuit never does. It serves as the judge.
+# the circuit never does. It serves as the judge. (How far from white? We count eigenvalues of
+# $\operatorname{Cov}(y)$ above one *and* below. The largest one minus one, an error measure that
+# one meets in published code, would call variances of 1 and 0.2 white.)
 #
 # Not any $W$ will do in practice: nearly parallel directions make the matrix in brackets singular
 # to working precision, and the rule very slow. We spread the $w_i$ by minimising
