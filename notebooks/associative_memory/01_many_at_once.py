@@ -283,10 +283,10 @@ claim(
 # $$m_\mu = \mathbb E_\xi \Big[ \xi^\mu \tanh\Big( \tfrac1T \sum_\nu \xi^\nu m_\nu \Big) \Big].$$
 #
 # We solve it by iteration from the power law, and run the network from the same point. With noise,
-# and $d$ up to 0.5, we compare the two only where every rank of the power law is off $T$ by a factor
-# of 1.7 (which leaves 0.1 and 0.15). Nearer, a rank is about to vanish (see below), its pattern and the next differ little in energy, and a
-# chance correlation between the two turns the state from one towards the other, by up to 0.04 in
-# overlap at $d = 0.3$ and $0.35$.
+# and $d$ up to 0.5, we compare the two only where every rank of the power law is off $T$ by a
+# factor of 1.7 (which leaves 0.1 and 0.15). Nearer, a rank is about to vanish (see below), its
+# pattern and the next differ little in energy, and a chance correlation between the two turns the
+# state from one towards the other, by up to 0.04 in overlap at $d = 0.3$ and $0.35$.
 
 
 # %%
@@ -469,10 +469,9 @@ claim(
 # The map: lines are theory, each circle is a network with the number of patterns that it holds
 # (left of the break, overlaps above three fifths of both temperature and power law; right, above
 # 0.03), blue where all four are equal to within a fifth. At mild dilution few patterns survive
-# noise, in the middle all do, and in the sky-blue region they share alike. (At its edges
-# and at the top, where
-# overlaps are about to split or to vanish, samples of this size still differ by more.) Towards zero
-# temperature the region narrows to nothing.
+# noise, in the middle all do, and in the sky-blue region they share alike. (At its edges and at the
+# top, where overlaps are about to split or to vanish, samples of this size still differ by more.)
+# Towards zero temperature the region narrows to nothing.
 #
 # ## 5. Learning from noisy examples, with a teacher and without
 #
@@ -565,8 +564,8 @@ metric("examples_needed", needed[0])
 # = \sum_\mu c_\mu^2 + \frac{2}{N}\, E(s) - \text{const}.$$
 #
 # This is algebra, and we only check it, with the full coupling matrix on one side and distances on
-# the other. It says that the sum of the *products* must fall. Whether *each* product falls, which is
-# to say that no overlap shrinks, is another matter. We call it the loss of its pattern.
+# the other. It says that the sum of the *products* must fall. Whether *each* product falls, which
+# is to say that no overlap shrinks, is another matter. We call it the loss of its pattern.
 
 # %%
 xi = patterns(1000, 0.4)
