@@ -18,7 +18,7 @@
 # ![A digit under noise of one octave, accuracies under growing noise, and the channels of two
 # observers whose filter is known and of a free network](08_which_channel_sees.png)
 #
-# **Reading** 20 minutes. **Running** about half a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** about half a minute on two CPU cores, 1.1 GB of memory.
 #
 # **Paper** `critical-band-masking`: A. Subramanian, E. Sizikova, N. J. Majaj and D. G. Pelli,
 # *Spatial-frequency channels, shape bias, and adversarial robustness*, NeurIPS 2023,
@@ -277,7 +277,7 @@ def attack(observer, x, y, length, rounds):
 
 
 def learn(x, f0=None, change=None, length=0.0, describe="training"):
-    """Train an observer, on changed pictures or on pictures attacked by one step (FGSM)."""
+    """Train on pictures changed, or attacked by one step (the fast gradient method, in L2)."""
     prefix = Filter(f0) if f0 else nn.Identity()
     with seeded(draw):
         observer = Observer(nn.Identity())
@@ -425,18 +425,19 @@ octaves_off = np.log2(misplaced.centre / at_low.centre)
 print(f"in the wrong unit the centre is found at {misplaced.centre:.1f} cycles/image")
 no_clipping = at_low.accuracies[8]
 with_clipping = np.array([accuracy(observer, clipped(x_test + s * noise[8])) for s in LEVELS])
-spoiled = 100 * max(no_clipping - with_clipping)
+spoiled = 100 * (no_clipping - with_clipping)[-1]
 print(f"noise at {BANDS[8]:.0f} cycles/image, accuracy at σ = {LEVELS.round(2)}")
 print("  not clipped", no_clipping.round(2), "\n  clipped    ", with_clipping.round(2))
 claim(PAPER, "noise outside: most that a filter loses", max(lost_filter), at_most=5, unit="points")
 claim(PAPER, "the same noise: most that free loses", max(lost_free), at_least=10, unit="points")
 claim(PAPER, "trap, unit: centre is off by", octaves_off, at_least=0.7, at_most=1.3, unit="octaves")
-claim(PAPER, "trap, clipping: lost to noise outside", spoiled, at_least=15, unit="points")
+trap = f"trap, clipping: lost to noise outside, σ = {LEVELS[-1]:g}"
+claim(PAPER, trap, spoiled, at_least=15, unit="points")
 
 # %% [markdown]
 # Noise that ruins the free network leaves the filtered ones as they were. In the wrong unit the
-# same method finds the same channel, one octave from where it is. And if pixels are clipped, strong
-# noise seems to get through a filter that it cannot get through.
+# same method finds the same channel, one octave from where it is. And if pixels are clipped, noise
+# beyond the paper's strongest seems to get through a filter that it cannot get through.
 #
 # ## 4. One octave on which scale?
 #
@@ -532,7 +533,8 @@ claim(PAPER, "shape bias gained by shuffled textures", gain, at_least=0.4)
 # %% [markdown]
 # The free networks go by texture, as those of ImageNet do. If textures are shuffled among the
 # digits in training, only the outline is left to go by, and sensitivity moves to low frequencies.
-# A random perturbation, as long as the one that fools nearly all, does nothing.
+# A random perturbation, as long as the attack that fools the free networks on most pictures, does
+# nothing.
 #
 # ## 6. Does adversarial training widen the channel?
 #
@@ -549,26 +551,30 @@ widths["faint"] = equivalent_width(faint_adv.channel.S) / equivalent_width(faint
 above = [r.channel.S[BANDS > 8].sum() / r.channel.S.sum() for r in (faint_free, faint_adv)]
 print("equivalent width, adversarial / clean:", {k: round(float(v), 2) for k, v in widths.items()})
 print(f"faint textures, share of S above 8 cycles/image: {above[0]:.1%}, then {above[1]:.1%}")
-towards_shape = max(strong_adv.shape_bias - bias_free, faint_adv.shape_bias - faint_free.shape_bias)
+towards_shape = strong_adv.shape_bias - bias_free
 claim(PAPER, "adversarial training: robustness gained", gained, at_least=20, unit="points")
-claim(PAPER, "not found: widening, larger of both ratios", max(widths.values()), at_most=1.4)
-claim(PAPER, "faint: share of S above 8, after / before", above[1] / above[0], at_most=0.8)
-claim(PAPER, "not found: shape bias gained, in either world", towards_shape, at_most=0.2)
+ratio = np.mean(list(widths.values()))
+claim(PAPER, "not found: widening, mean of both ratios", ratio, at_most=1.3)
+claim(PAPER, "faint: share of S above 8, after / before", above[1] / above[0], at_most=0.65)
+claim(PAPER, "not found: shape bias gained, strong textures", towards_shape, at_most=0.15)
 
 # %% [markdown]
-# It makes the network more robust, but no wider, and it brings no shape bias. Where textures are
-# faint, little of $S$ lies above 8 cycles per image even after clean training, and adversarial
-# training takes away most of that. What it does to a channel depends on what the pictures leave an
+# It makes the network more robust, but not clearly wider: with most seeds that we tried it is a
+# little narrower, with one a quarter wider where textures are strong. There it brings no shape
+# bias; where they are faint the clean network already has nearly all there is. In that world,
+# little of $S$ lies above 8 cycles per image even after clean training, and adversarial training
+# takes away a good part of that. What it does to a channel depends on what the pictures leave an
 # observer to retreat to. (A Gaussian with its centre at the edge of the bands may say the opposite
 # of the equivalent width; we trust neither for small differences.)
 #
 # ## 7. How much can a handful of networks say?
 #
-# The paper explains shape bias and robustness by linear regression on the three numbers of the
-# channel. Of the variance it names 53% and 74% in the first version, 51% and 66% in the last. We
-# can do the same with seven networks. But three predictors explain half of the variance of *seven
-# numbers without any meaning*. The proper baseline is a **permutation**: shuffle which network has
-# which shape bias, many times, and look at what the regression explains then.
+# The paper explains shape bias, and the robustness of adversarially trained networks, by linear
+# regression on the three numbers of the channel. Of the variance it names 53% and 74% in the first
+# version, 51% and 66% in the last. We can try both with seven networks, one of them adversarially
+# trained. But three predictors explain half of the variance of *seven numbers without any meaning*.
+# The proper baseline is a **permutation**: shuffle which network has which shape bias, many times,
+# and look at what the regression explains then.
 
 
 # %%
@@ -597,12 +603,13 @@ for axis, (name, values) in zip(axes, targets.items()):
 axes[0].set_ylabel("shuffles")
 axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
-claim(PAPER, "limit: R² exceeded by one shuffle in twenty", min(bars), at_least=0.55)
+claim(PAPER, "limit: R² exceeded by one shuffle in twenty", min(bars), at_least=0.66)
 
 # %% [markdown]
-# The bar for seven networks is above all that the paper found with 76. With most seeds that we
-# tried, shape bias passes it: the channel tells outlines from textures. Robustness never did. And
-# these networks are no sample: we chose them to differ.
+# The bar for seven networks is above all that the last version of the paper found with many more.
+# With some seeds that we tried shape bias passes it: the channel tells outlines from textures. With
+# others it does not. Robustness never did. And these networks are no sample: we chose them to
+# differ.
 #
 # ## 8. Exercises
 #
@@ -677,8 +684,9 @@ check(
 #   1.5 for each free network. Single ones fall below it, where the Gaussian clings to one hill of
 #   two. So the claim is about the mean of two networks, with a lower bound. For the filters we had
 #   expected at most 1.6 octaves; the higher one comes close at some seeds, so the bound is 2.
-# - **Adversarial training need not widen the channel**, and brought no shape bias (section 6).
-# - **Half a regression** (section 7). Shape bias goes with the channel at most seeds, robustness at
+# - **Adversarial training need not widen the channel**. Where textures are strong it brought no
+#   shape bias; where they are faint there was next to none to gain (section 6).
+# - **Half a regression** (section 7). Shape bias goes with the channel at some seeds, robustness at
 #   none. Seven networks that we chose ourselves cannot say how much it explains.
 #
 # **Scaled down.** The paper has photographs of 16 categories, bands one octave apart, 14 people and
