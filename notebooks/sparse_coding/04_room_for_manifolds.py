@@ -48,6 +48,7 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 from scipy.stats import chi, norm
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -68,6 +69,7 @@ for name, (low, high) in RANGES.items():
         raise ValueError(f"{name} must lie from {low} to {high}, not {globals()[name]}")
 
 house_style()
+threadpool_limits(1)  # matrices are small: a second thread would mostly wait for the first
 rng = np.random.default_rng(seed)
 
 # %% [markdown]
