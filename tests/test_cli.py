@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from labkit import atlas, cli, doctor, headless, lab
 from labkit.claims import Claim
+from labkit.cli.console import stop_signals
 from labkit.headless.evidence import Failure
 
 HEAVY = (
@@ -421,3 +423,10 @@ def test_no_suite_at_all_is_told_in_one_line(labkit, monkeypatch, tmp_path):
     monkeypatch.setenv("LABKIT_NOTEBOOKS", str(tmp_path))
     code, out, err = labkit("list")
     assert (code, out) == (2, "") and "atlas.yaml" in err and err.count("\n") == 1
+
+
+def test_a_signal_does_not_wait_for_the_lock_that_it_interrupts():
+    with stop_signals() as stop:
+        with stop.asked._cond:  # as the main thread holds it for a moment within `wait`
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.asked.wait(10) and stop.exit_code == 143

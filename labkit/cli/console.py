@@ -1,5 +1,6 @@
 """What the commands share: how they print, and what they do about signals."""
 
+import _thread
 import json
 import shutil
 import signal
@@ -65,13 +66,17 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = Event()
+        self.told = False
         self.exit_code = 130
 
     def __call__(self, number: int, _: FrameType | None) -> None:
-        if not self.asked.is_set():
+        if not self.told:
+            self.told = True
             self.exit_code = 128 + number
             say("stopping; what ran is kept")
-            self.asked.set()
+            # From a thread of its own: the signal may have come while this one was within
+            # `asked.wait`, and held the lock that `set` waits for.
+            _thread.start_new_thread(self.asked.set, ())
 
 
 @contextmanager
@@ -88,4 +93,4 @@ def stop_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             # Once stopped this process is about to end: impatient signals change nothing.
-            signal.signal(number, signal.SIG_IGN if stop.asked.is_set() else handler)
+            signal.signal(number, signal.SIG_IGN if stop.told else handler)
