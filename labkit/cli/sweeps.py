@@ -165,7 +165,7 @@ def _go(
     _print_results(results)
     if publish:
         _publish(results)
-    if stop.asked.is_set():
+    if stop.told:
         say("stopped; finished runs are kept, and the same command goes on from there")
         raise typer.Exit(stop.exit_code)
     ok = all(result is not None and result.status == "ok" for result in results.values())

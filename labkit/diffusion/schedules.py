@@ -122,8 +122,7 @@ def timesteps(T: int, n: int, spacing: str = "trailing", *, offset: int = 0) -> 
         for n or T below 1, n > T, an unknown spacing, or an offset that leaves the range or is
         not of "leading".
     """
-    check_count(T=T)
-    check_count(n=n)
+    check_count(T=T, n=n)
     if n > T:
         raise ValueError(f"n must be at most T = {T}, not {n}")
     if spacing not in SPACINGS:

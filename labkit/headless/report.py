@@ -128,9 +128,12 @@ def draw_verdicts(claims: pd.DataFrame) -> Figure:
     right.spines[["top", "right", "left"]].set_visible(False)
     right.tick_params(axis="y", length=0)
     left.spines[:].set_visible(False)
-    meanings = ((1, "s", HOLDS, "holds"), (2, "X", FAILS, "does not hold"))
-    meanings += ((0, "s", ABSENT, "not measured"),)
-    _draw_legend(figure, [meaning[1:] for meaning in meanings if meaning[0] in shades])
+    meanings = {
+        1: ("s", HOLDS, "holds"),
+        2: ("X", FAILS, "does not hold"),
+        0: ("s", ABSENT, "not measured"),
+    }
+    _draw_legend(figure, [meaning for shade, meaning in meanings.items() if shade in shades])
     return figure
 
 
