@@ -1,6 +1,7 @@
 """Checks of arguments that more than one room needs: which value, why, what is accepted."""
 
 import math
+from collections.abc import Mapping
 from numbers import Integral
 
 import torch
@@ -19,6 +20,16 @@ def check_positive(**values: float) -> None:
     for name, value in values.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, not {value}")
+
+
+def check_ranges(values: Mapping[str, float], **ranges: tuple[float, float]) -> None:
+    """Raise ValueError unless each of these values lies from the low to the high end of its range.
+
+    In a notebook ``check_ranges(globals(), steps=(20, 5000))`` checks the parameter ``steps``.
+    """
+    for name, (low, high) in ranges.items():
+        if not low <= values[name] <= high:
+            raise ValueError(f"{name} must lie from {low:g} to {high:g}, not {values[name]}")
 
 
 def check_floating(name: str, value: object, *, among: tuple[torch.dtype, ...] = ()) -> None:

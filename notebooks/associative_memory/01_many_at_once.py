@@ -46,23 +46,15 @@ from numba import njit
 from scipy.optimize import brentq
 
 from labkit import claim, metric
+from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.exercises import check
 from labkit.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, house_style
 
 PAPER = "multitasking-hebbian"
 K = 4  # patterns
-LIMITS = {
-    "n": (20_000, 500_000),
-    "n_recall": (10_000, 100_000),
-    "n_trials": (20, 1000),
-    "n_learning": (2000, 20_000),
-    "n_networks": (4, 100),
-    "r": (0.3, 0.7),
-}
-for name, (low, high) in LIMITS.items():
-    if not low <= globals()[name] <= high:
-        raise ValueError(f"{name} must lie from {low} to {high}, not {globals()[name]}")
+check_ranges(globals(), n=(20_000, 500_000), n_recall=(10_000, 100_000), n_trials=(20, 1000))
+check_ranges(globals(), n_learning=(2000, 20_000), n_networks=(4, 100), r=(0.3, 0.7))
 
 house_style()
 COLOURS = (BLUE, ORANGE, GREEN, PINK)

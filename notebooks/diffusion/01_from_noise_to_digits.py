@@ -78,6 +78,7 @@ from labkit.diffusion import (
 )
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, house_style
+from labkit.seeding import streams
 
 PAPER = "iadb-deblending"
 N_DIGITS = 1797  # that there are
@@ -98,10 +99,7 @@ if 1.0 not in weights or min(weights) <= 0:
 house_style()
 torch.set_num_threads(1)  # layers are small: a second thread costs about what it saves
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 def slope(n, errors):

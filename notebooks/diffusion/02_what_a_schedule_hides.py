@@ -82,6 +82,7 @@ from labkit.diffusion import (
 )
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, house_style
+from labkit.seeding import streams
 
 ZERO, MORE = "zero-terminal-snr", "one-more-step"
 STEPS = 50  # of sampling where nothing else is said: what Stable Diffusion takes
@@ -105,10 +106,7 @@ if weight < 1:
 
 house_style()
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 def white(n, stream, dtype=torch.float64):

@@ -59,6 +59,7 @@ from labkit.data import natural_images
 from labkit.data.patches import sample_patches
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, house_style
+from labkit.seeding import streams
 
 SCALING, LAPLACE = "noise-schedule-input-scaling", "laplace-logsnr-schedule"
 SIDES = (8, 16, 32)  # pixels, of patches; the smallest is what all of them show
@@ -84,10 +85,7 @@ if min(n_seeds, width, patch_steps, digit_steps, batch_size, sampler_steps) < 2:
 torch.set_num_threads(1)  # layers are small: a second thread costs about what it saves
 house_style()
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 # %% [markdown]

@@ -74,6 +74,7 @@ from labkit.diffusion import (
 )
 from labkit.exercises import check
 from labkit.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, house_style
+from labkit.seeding import streams
 
 PAPER = "immiscible-diffusion"
 if not (64 <= batch_size <= 512 and 2 <= train_batch <= 512 and n_batches >= 4):
@@ -90,10 +91,7 @@ if not 2 <= few < many:
     raise ValueError(f"need 2 <= few < many, not {few} and {many}")
 house_style()
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 # %% [markdown]

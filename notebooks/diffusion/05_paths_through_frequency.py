@@ -53,10 +53,12 @@ import torch.nn.functional as F
 from scipy.fft import dct, dctn
 
 from labkit import claim, diffusion, metric
+from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.data import natural_images, sample_patches
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREY, ORANGE, house_style
+from labkit.seeding import streams
 
 SPD, RELAY = "shortest-path-diffusion", "relay-diffusion"
 T = 1000  # steps of a full schedule
@@ -64,20 +66,13 @@ SIDE = 32  # of the crops in sections 1 and 2
 S, FINE = 2, 16  # the relay's step in resolution, and the side it leads to
 BLOCK, WIDE = 0.15, 20.0  # block noise relative to white; noise to start from without an image
 
-for name, low, high in (
-    ("n_crops", 200, 20_000), ("delta", 0.05, 0.95), ("digit_steps", 1, 10_000),
-    ("n_photos", 400, 20_000), ("relay_steps", 1, 10_000), ("sampling_steps", 3, 100),
-    ("prob_length", 0.05, 0.999), ("s_noise", 0, 0.9),
-):  # fmt: skip
-    if not low <= globals()[name] <= high:
-        raise ValueError(f"{name} must lie from {low} to {high}, not {globals()[name]}")
+check_ranges(globals(), n_crops=(200, 20_000), delta=(0.05, 0.95), digit_steps=(1, 10_000))
+check_ranges(globals(), n_photos=(400, 20_000), relay_steps=(1, 10_000), sampling_steps=(3, 100))
+check_ranges(globals(), prob_length=(0.05, 0.999), s_noise=(0, 0.9))
 house_style()
 COLOUR = {"shortest path": BLUE, "linear": ORANGE, "cosine": AMBER, "linear, even": BLACK}
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 def randn(shape, stream, dtype=torch.float64):

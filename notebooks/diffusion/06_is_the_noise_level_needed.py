@@ -54,6 +54,7 @@ from labkit import claim, diffusion, metric
 from labkit.claims import summary
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, house_style
+from labkit.seeding import streams
 
 PAPER = "noise-unconditional-denoising"
 if min(rank, *dims) < 1 or max(dims) < 64 or sum(d >= max(16, rank + 1) for d in dims) < 3:
@@ -70,10 +71,7 @@ if min(n_samples, train_steps) < 64:
     raise ValueError(f"need at least 64 n_samples and train_steps, not {n_samples}, {train_steps}")
 house_style()
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 # %% [markdown]

@@ -71,6 +71,7 @@ from labkit.diffusion import (
 )
 from labkit.exercises import check
 from labkit.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, house_style
+from labkit.seeding import streams
 
 PAPER = "ambient-data-scaling"
 N_DIGITS = 1797  # that there are
@@ -101,10 +102,7 @@ if not 0.1 <= digit_noise <= 3:
 house_style()
 torch.set_num_threads(1)  # layers are small: a second thread costs about what it saves
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 # %% [markdown]

@@ -73,7 +73,7 @@ from labkit.diffusion import (
 )
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, house_style
-from labkit.seeding import seeded
+from labkit.seeding import seeded, streams
 
 PAPER = "mode-interpolation-hallucination"
 FAR = 6  # standard deviations from every mode: a hallucination
@@ -110,10 +110,7 @@ if not 2 <= grid_side <= 7 or n_generations < 2 or not 0 < drop < 0.5:
     )
 house_style()
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 # %% [markdown]

@@ -71,7 +71,7 @@ from labkit.diffusion.networks import CONDITIONING, Conditioning
 from labkit.exercises import check
 from labkit.kernels import lif_scan
 from labkit.plots import BLACK, BLUE, GREY, ORANGE, SKY, house_style
-from labkit.seeding import seeded
+from labkit.seeding import seeded, streams
 from labkit.spiking import synaptic_operations
 
 PAPER = "spiking-diffusion-models"
@@ -102,10 +102,7 @@ if thresholds != sorted(set(thresholds)):
     raise ValueError(f"thresholds must rise, not {thresholds}")
 house_style()
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 # %% [markdown]

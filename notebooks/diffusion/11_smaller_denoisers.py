@@ -59,7 +59,7 @@ from labkit.diffusion import NetworkDenoiser, TinyUNet
 from labkit.diffusion.networks import CONDITIONING, GROUPS
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, house_style
-from labkit.seeding import seeded, spawn
+from labkit.seeding import seeded, spawn, streams
 
 PTQ, ODE = "ptq4dm", "continuous-unet-ddpm"
 DEPTH = 4  # residual blocks per stage, and evaluations of one step of RK4
@@ -79,10 +79,7 @@ if not 5 <= n_steps <= 1000 or not 32 <= n_samples <= 298 or n_calibration < 32:
 torch.set_num_threads(1)  # layers are small: a second thread costs about what it saves
 house_style()
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 # %% [markdown]

@@ -52,6 +52,7 @@ from ipywidgets import FloatSlider, interact
 from scipy.optimize import minimize
 
 from labkit import claim
+from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.data import PHOTOGRAPHS, natural_images, sample_patches
 from labkit.exercises import check
@@ -59,12 +60,10 @@ from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, hou
 
 WHITENING = "adaptive-whitening-gain-interneurons"
 RING = "gain-adaptive-recurrent-v1"
-RANGES = {"spacing": (1, 50), "batch": (1, 1024), "eta_online": (1e-5, 0.05)}
-RANGES |= {"n_batches": (2000, 20_000), "n_patches": (1000, 100_000), "contrast": (0.1, 100)}
-RANGES |= {"n_gratings": (500, 10**6), "adapter_share": (0.01, 0.99), "recurrence": (0, 0.95)}
-for name, (low, high) in {**RANGES, "alpha": (0.01, 100)}.items():
-    if not low <= globals()[name] <= high:
-        raise ValueError(f"{name} must lie from {low} to {high}, not {globals()[name]}")
+check_ranges(globals(), spacing=(1, 50), batch=(1, 1024), eta_online=(1e-5, 0.05))
+check_ranges(globals(), n_batches=(2000, 20_000), n_patches=(1000, 100_000), contrast=(0.1, 100))
+check_ranges(globals(), n_gratings=(500, 10**6), adapter_share=(0.01, 0.99), recurrence=(0, 0.95))
+check_ranges(globals(), alpha=(0.01, 100))
 
 house_style()
 rng = np.random.default_rng(seed)

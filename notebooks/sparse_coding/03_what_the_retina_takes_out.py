@@ -54,18 +54,17 @@ from scipy.signal import lfilter
 from skimage.transform import resize_local_mean
 
 from labkit import claim
+from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.data import natural_images
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREY, ORANGE, PINK, house_style
 
 PAPER = "retina-correlation-transform"
-RANGES = {"frames": (3000, 100_000), "clip": (150, 3000), "jitter": (0.05, 3), "reach": (0.5, 8)}
-RANGES |= {"persistence": (0.5, 30), "rate": (1, 60), "theta": (0, 3), "softness": (0.05, 1)}
-RANGES |= {"surround": (0, 1), "surround_adapted": (0, 1), "speed_adapted": (0.8, 2)}
-for name, (low, high) in {**RANGES, "gain_seconds": (0.1, 10)}.items():
-    if not low <= globals()[name] <= high:
-        raise ValueError(f"{name} must lie from {low} to {high}, not {globals()[name]}")
+check_ranges(globals(), frames=(3000, 100_000), clip=(150, 3000), jitter=(0.05, 3), reach=(0.5, 8))
+check_ranges(globals(), persistence=(0.5, 30), rate=(1, 60), theta=(0, 3), softness=(0.05, 1))
+check_ranges(globals(), surround=(0, 1), surround_adapted=(0, 1), speed_adapted=(0.8, 2))
+check_ranges(globals(), gain_seconds=(0.1, 10))
 
 house_style()
 rng = np.random.default_rng(seed)

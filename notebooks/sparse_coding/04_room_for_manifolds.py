@@ -54,6 +54,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from labkit import claim
+from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.data import digits
 from labkit.exercises import check
@@ -61,12 +62,9 @@ from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, hou
 from labkit.seeding import seeded
 
 PAPER = "mmcr-manifold-capacity"
-RANGES = {"steps": (20, 5000), "batch": (32, 512), "n_views": (2, 32), "width": (16, 64)}
-RANGES |= {"rate": (1e-5, 0.03), "lam": (0, 1), "temperature": (0.02, 5), "shift": (0, 3)}
-RANGES |= {"turn": (0, 90), "noise": (0.01, 1), "n_labels": (2, 50)}
-for name, (low, high) in RANGES.items():
-    if not low <= globals()[name] <= high:
-        raise ValueError(f"{name} must lie from {low} to {high}, not {globals()[name]}")
+check_ranges(globals(), steps=(20, 5000), batch=(32, 512), n_views=(2, 32), width=(16, 64))
+check_ranges(globals(), rate=(1e-5, 0.03), lam=(0, 1), temperature=(0.02, 5), shift=(0, 3))
+check_ranges(globals(), turn=(0, 90), noise=(0.01, 1), n_labels=(2, 50))
 
 house_style()
 threadpool_limits(1)  # matrices are small: a second thread would mostly wait for the first

@@ -58,18 +58,16 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
 from labkit import claim
+from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.data import digits
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREY, ORANGE, PINK, house_style
 
 PAPER = "sparse-activation-initialisation"
-RANGES = {"s": (0.85, 0.9), "m": (0.3, 1.4), "wide": (200, 4000), "n_networks": (2, 50)}
-RANGES |= {"s_trained": (0.5, 0.9), "m_trained": (0.3, 10), "depth": (10, 100), "width": (50, 2000)}
-RANGES |= {"steps": (100, 100_000), "batch": (8, 500), "rate": (1e-4, 1)}
-for name, (low, high) in RANGES.items():
-    if not low <= globals()[name] <= high:
-        raise ValueError(f"{name} must lie from {low} to {high}, not {globals()[name]}")
+check_ranges(globals(), s=(0.85, 0.9), m=(0.3, 1.4), wide=(200, 4000), n_networks=(2, 50))
+check_ranges(globals(), s_trained=(0.5, 0.9), m_trained=(0.3, 10), depth=(10, 100))
+check_ranges(globals(), width=(50, 2000), steps=(100, 100_000), batch=(8, 500), rate=(1e-4, 1))
 
 house_style()
 draw = Generator().manual_seed(seed)

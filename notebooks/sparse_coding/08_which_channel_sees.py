@@ -52,6 +52,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from labkit import claim
+from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.data import digits, natural_images, sample_patches
 from labkit.exercises import check
@@ -60,11 +61,9 @@ from labkit.seeding import seeded
 
 PAPER = "critical-band-masking"
 SIDE, CLASSES, GREY_LEVEL = 64, 10, 0.45  # pixels; kinds of digits; mean of every picture
-RANGES = {"n_train": (500, 20_000), "n_test": (100, 495), "steps": (100, 5000)}
-RANGES |= {"contrast": (0.05, 0.5), "texture": (0.2, 0.6), "low": (2.5, 6), "high": (8, 16)}
-for name, (lowest, highest) in {**RANGES, "criterion": (0.2, 0.7), "epsilon": (0.05, 2)}.items():
-    if not lowest <= globals()[name] <= highest:
-        raise ValueError(f"{name} must lie from {lowest} to {highest}, not {globals()[name]}")
+check_ranges(globals(), n_train=(500, 20_000), n_test=(100, 495), steps=(100, 5000))
+check_ranges(globals(), contrast=(0.05, 0.5), texture=(0.2, 0.6), low=(2.5, 6), high=(8, 16))
+check_ranges(globals(), criterion=(0.2, 0.7), epsilon=(0.05, 2))
 
 house_style()
 rng = np.random.default_rng(seed)

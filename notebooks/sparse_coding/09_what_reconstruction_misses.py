@@ -49,6 +49,7 @@ from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from torch import nn
 
 from labkit import claim
+from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.data import PHOTOGRAPHS, digits, natural_images, sample_patches
 from labkit.exercises import check
@@ -57,11 +58,8 @@ from labkit.seeding import seeded
 
 PAPER = "reconstruction-uninformative-features"
 SIDE, CLASSES = 12, 4
-RANGES = {"n_train": (2000, 50_000), "n_test": (1000, 50_000), "amplitude": (0.03, 1)}
-RANGES |= {"share": (0.5, 0.95), "rank": (4, 60), "width": (80, SIDE**2 - 1), "keep": (0.05, 0.95)}
-for name, (low, high) in RANGES.items():
-    if not low <= globals()[name] <= high:
-        raise ValueError(f"{name} must lie from {low} to {high}, not {globals()[name]}")
+check_ranges(globals(), n_train=(2000, 50_000), n_test=(1000, 50_000), amplitude=(0.03, 1))
+check_ranges(globals(), share=(0.5, 0.95), rank=(4, 60), width=(80, SIDE**2 - 1), keep=(0.05, 0.95))
 if block not in (2, 3, 4, 6):
     raise ValueError(f"block must be 2, 3, 4 or 6 (a divisor of {SIDE}), not {block}")
 

@@ -55,22 +55,21 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from labkit import claim
+from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.data import natural_images, sample_patches
 from labkit.diffusion import frechet_distance
 from labkit.exercises import check
 from labkit.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, house_style
-from labkit.seeding import seeded
+from labkit.seeding import seeded, streams
 
 PAPER = "learning-from-noise-processes"
 SIZE, CROP, BLOCK = 32, 16, 64  # sides of a picture, of a crop, of a block of a photograph (pixels)
 CLASSES = ("brick", "grass", "gravel", "chelsea", "china", "flower")
 OTHERS = ("astronaut", "camera", "coffee", "rocket")
-RANGES = {"n_images": (200, 20_000), "r_min": (1, 8), "iterations": (1, 20), "repeats": (1, 10)}
-RANGES |= {"train_steps": (20, 5000), "batch": (32, 512), "rate": (1e-4, 0.05)}
-for name, (low, high) in {**RANGES, "n_train": (30, 2000), "n_test": (50, 5000)}.items():
-    if not low <= globals()[name] <= high:
-        raise ValueError(f"{name} must lie from {low} to {high}, not {globals()[name]}")
+check_ranges(globals(), n_images=(200, 20_000), r_min=(1, 8), iterations=(1, 20), repeats=(1, 10))
+check_ranges(globals(), train_steps=(20, 5000), batch=(32, 512), rate=(1e-4, 0.05))
+check_ranges(globals(), n_train=(30, 2000), n_test=(50, 5000))
 
 house_style()
 torch.set_num_threads(1)  # layers are small: a second thread costs about what it saves
@@ -78,8 +77,7 @@ torch.set_num_threads(1)  # layers are small: a second thread costs about what i
 
 def draws(stream):
     """Generators of NumPy and of torch, of their own for each use."""
-    g = torch.Generator().manual_seed(1000 * seed + stream)
-    return np.random.default_rng([seed, stream]), g
+    return np.random.default_rng([seed, stream]), streams(seed)(stream)
 
 
 def unit(x):

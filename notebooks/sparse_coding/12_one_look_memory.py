@@ -50,17 +50,16 @@ from skimage.transform import resize
 from tqdm.auto import tqdm
 
 from labkit import claim
+from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.data import digits
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, house_style
 
 PAPER = "sparsey-episodic-semantic"
-RANGES = {"n_active": (20, 100), "n_few": (10, 60), "n_many": (300, 1000), "n_test": (100, 700)}
-RANGES |= {"n_sets": (2, 50), "Q": (20, 200), "K": (5, 50), "lam": (1, 100), "theta": (0.1, 1.2)}
-for name, (low, high) in {**RANGES, "chi": (1, 1e9), "gamma": (0.1, 50)}.items():
-    if not low <= globals()[name] <= high:
-        raise ValueError(f"{name} must lie from {low:g} to {high:g}, not {globals()[name]}")
+check_ranges(globals(), n_active=(20, 100), n_few=(10, 60), n_many=(300, 1000), n_test=(100, 700))
+check_ranges(globals(), n_sets=(2, 50), Q=(20, 200), K=(5, 50), lam=(1, 100), theta=(0.1, 1.2))
+check_ranges(globals(), chi=(1, 1e9), gamma=(0.1, 50))
 
 house_style()
 rng = np.random.default_rng(seed)

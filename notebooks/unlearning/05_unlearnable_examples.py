@@ -66,7 +66,7 @@ from labkit.claims import summary
 from labkit.data import PHOTOGRAPHS
 from labkit.exercises import check
 from labkit.plots import BLUE, GREY, ORANGE, SKY, house_style
-from labkit.seeding import seeded
+from labkit.seeding import seeded, streams
 from labkit.unlearning import Recipe, digits_split, take, train
 from labkit.unlearning.noise import Centre, input_gradient, min_min_noise, pgd, project, small_cnn
 from labkit.unlearning.training import descend
@@ -90,10 +90,7 @@ if not 1 <= jpeg_quality <= 95:
 house_style()
 K = len(photographs)
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 # %% [markdown]

@@ -54,6 +54,7 @@ from labkit.claims import summary
 from labkit.data import natural_images
 from labkit.exercises import check
 from labkit.plots import BLUE, GREY, ORANGE, house_style
+from labkit.seeding import streams
 from labkit.unlearning import Recipe, train
 from labkit.unlearning.noise import input_gradient, min_min_noise, project, small_cnn
 from labkit.unlearning.training import descend
@@ -77,10 +78,7 @@ if not 0.1 <= part <= 0.95:
 house_style()
 torch.set_num_threads(1)  # scans are small: a second thread costs more than it saves
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 # %% [markdown]

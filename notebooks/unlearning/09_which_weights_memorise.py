@@ -56,6 +56,7 @@ from labkit import claim, diffusion, metric
 from labkit.claims import summary
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, SKY, house_style
+from labkit.seeding import streams
 
 PAPER = "memcontrol-diffusion"
 if not 4 <= per_class <= 14 or not 10 <= per_digit <= 400:
@@ -69,10 +70,7 @@ if not 1 < guidance <= 5:
 house_style()
 torch.set_num_threads(1)  # small networks: a second thread costs more than it saves
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 # %% [markdown]

@@ -54,6 +54,7 @@ from labkit import claim, diffusion, metric
 from labkit.claims import summary
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, house_style
+from labkit.seeding import streams
 from labkit.unlearning import Ensemble, Recipe, digits_mlp, poison, stamp
 
 PAPER = "badnets-diffusion-trojan-castle"
@@ -76,10 +77,7 @@ if repeats < 1 or not 2 <= copies <= 15:
 house_style()
 torch.set_num_threads(1)  # layers are small: a second thread costs about what it saves
 
-
-def draws(stream):
-    """A generator of its own for each use, so that experiments do not shift each other's draws."""
-    return torch.Generator().manual_seed(1000 * seed + stream)
+draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
 
 
 # %% [markdown]
