@@ -29,7 +29,7 @@ def check_ranges(values: Mapping[str, float], **ranges: tuple[float, float]) -> 
     """
     for name, (low, high) in ranges.items():
         if not low <= values[name] <= high:
-            raise ValueError(f"{name} must lie from {low:g} to {high:g}, not {values[name]}")
+            raise ValueError(f"{name} must lie from {low} to {high}, not {values[name]}")
 
 
 def check_floating(name: str, value: object, *, among: tuple[torch.dtype, ...] = ()) -> None:

@@ -24,11 +24,11 @@ def test_a_range_of_an_unknown_parameter_is_the_authors_mistake():
 
 @pytest.mark.parametrize("value", [0, 1.0, True, "1"])
 def test_a_count_is_a_whole_number(value):
-    with pytest.raises(ValueError, match="^n must be a whole number of at least 1, not "):
+    with pytest.raises(ValueError, match=r"^n must be a whole number of at least 1, not "):
         check_count(n=value)
 
 
 @pytest.mark.parametrize("value", [0, -1.0, nan, float("inf")])
 def test_positive_is_finite_too(value):
-    with pytest.raises(ValueError, match="^rate must be positive and finite, not "):
+    with pytest.raises(ValueError, match=r"^rate must be positive and finite, not "):
         check_positive(rate=value)
