@@ -20,12 +20,13 @@ Arrays have time first: (samples, channels). Channel 0 is the base, which hears 
 from functools import lru_cache
 from threading import Lock
 
-import numba
 import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
 from scipy import fft, special
 from scipy.interpolate import CubicSpline
+
+from labkit.jit import jit
 
 CHANNELS = 700
 LENGTH = 3.5  # of the membrane, cm
@@ -52,7 +53,7 @@ BLOCK = 100  # channels that are worked on together, small enough for the cache
 NODES = 700  # frequencies at which the membrane is computed exactly
 
 _one_at_a_time = Lock()  # or threads would compute the same table side by side
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+_compiled = jit()
 
 
 def place(channels: int = CHANNELS) -> ndarray:
@@ -216,7 +217,7 @@ def hair_cells(velocity: ndarray, rate: float) -> ndarray:
     return _hair_cells(np.ascontiguousarray(velocity, dtype=np.float32), 1 / rate)
 
 
-@_jit
+@_compiled
 def _hair_cells(velocity, dt):  # noqa: ANN001, ANN202
     f = np.float32
     T, channels = velocity.shape
@@ -253,7 +254,7 @@ def auditory_nerve(rates: ndarray, rate: float, rng: Generator, *, fibres: int =
     return _nerve(np.ascontiguousarray(rates, dtype=np.float32), 1 / rate, fibres, rng)
 
 
-@_jit
+@_compiled
 def _nerve(rates, dt, fibres, rng):  # noqa: ANN001, ANN202
     f = np.float32
     T, channels = rates.shape
@@ -299,7 +300,7 @@ def bushy_cells(counts: ndarray, rate: float, *, fibres: int = FIBRES) -> tuple[
     return (steps / rate).astype(np.float32), units
 
 
-@_jit
+@_compiled
 def _bushy_cells(counts, dt, fibres):  # noqa: ANN001, ANN202
     f = np.float32
     T, channels = counts.shape

@@ -7,16 +7,16 @@ does not round.
 
 from typing import NamedTuple
 
-import numba
 import torch
 from torch import Tensor
 
+from labkit.jit import jit
 from labkit.kernels.dispatch import split
 
 DENSEST = 1 / 8  # share of ones up to which counting them pays
 LEAST = 2**16  # elements that are worth a thread
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+_compiled = jit()
 
 
 class Events(NamedTuple):

@@ -1,16 +1,16 @@
 """dampen on the CPU: one pass, which reads three streams and writes where it must."""
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from labkit.jit import jit
 from labkit.kernels.dispatch import split
 
 BLOCK = 16384  # elements that share one count, and the least that are worth a thread
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@jit()
 def _run(first, last, theta, F, f, bound, lam, counts):
     for block in range(first, last):
         part = slice(block * BLOCK, min(theta.size, (block + 1) * BLOCK))

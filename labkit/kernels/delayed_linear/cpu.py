@@ -10,13 +10,13 @@ Every output is summed in one order, whatever the number of threads.
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from labkit.jit import jit
 from labkit.kernels import dispatch
 
 # Shares of non-zero inputs from which another way is faster, seen at 140 -> 256, 25 steps.
@@ -27,7 +27,7 @@ SCRATCH = 2**18  # elements of samples that are worked on together
 LANES, SPAN = 8, 128  # samples side by side, and steps at a time: eight inputs fit the first cache
 
 # A product and its sum may fuse to one instruction; nothing is reordered.
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+_compiled = jit(fastmath={"contract"})
 
 
 def synaptic(
@@ -84,7 +84,7 @@ class _Kernel(torch.autograd.Function):
         return *(grad.t() if needed else None for grad, needed in wanted), None, None
 
 
-@_jit
+@_compiled
 def _footprints(first, last, X, delay, width, gaussian):
     """The exponent of the Gaussian, or the triangle."""
     _, steps, outputs = X.shape
@@ -103,7 +103,7 @@ def _footprints(first, last, X, delay, width, gaussian):
                     row[o] = max(width[i, o] - abs(d - delay[i, o]), real(0))
 
 
-@_jit
+@_compiled
 def _normalise(first, last, K, X, weight):
     """Divide X by its sum; K is weight X, and 0 where subnormal: those cost 100 cycles each."""
     _, steps, outputs = X.shape
@@ -121,7 +121,7 @@ def _normalise(first, last, K, X, weight):
                 K[i, d, o] = product if abs(product) >= tiny else 0
 
 
-@_jit
+@_compiled
 def _kernel_backward(
     first, last, grad_weight, grad_delay, grad_width, grad, X, weight, delay, width, gaussian
 ):  # fmt: skip
@@ -178,7 +178,7 @@ def _events(x: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     return start, channel, value
 
 
-@_jit
+@_compiled
 def _count(first, last, x, start):
     T, _, inputs = x.shape
     for t in range(T):
@@ -189,7 +189,7 @@ def _count(first, last, x, start):
             start[b * T + t + 1] = count
 
 
-@_jit
+@_compiled
 def _list(first, last, x, start, channel, value):
     T, _, inputs = x.shape
     found = np.empty(inputs, np.int32)
@@ -205,7 +205,7 @@ def _list(first, last, x, start, channel, value):
                 value[e + k] = x[t, b, found[k]]
 
 
-@_jit
+@_compiled
 def _by_channel(start, channel, value, b, T, first, time, sorted_value):
     """Sort the inputs of sample b by channel, then time; those of i begin at first[i]."""
     first[:] = 0
@@ -224,13 +224,13 @@ def _by_channel(start, channel, value, b, T, first, time, sorted_value):
 # ------------------------------------------------------------------ samples, copied to lines
 
 
-@_jit
+@_compiled
 def _group(size):
     """How many samples are copied together: the steps of one lie far apart, a page each."""
     return max(1, min(8, SCRATCH // size))
 
 
-@_jit
+@_compiled
 def _read(lines, grad, begin, count, low, n):
     for t in range(len(grad)):
         for g in range(count):
@@ -238,7 +238,7 @@ def _read(lines, grad, begin, count, low, n):
                 lines[g, t * n + j] = grad[t, begin + g, low + j]
 
 
-@_jit
+@_compiled
 def _write(y, lines, begin, count, low, n):
     for t in range(len(y)):
         for g in range(count):
@@ -301,7 +301,7 @@ def _kernel_gradient(x: Tensor, grad: Tensor, K: Tensor, events: tuple | None) -
     return grad_K
 
 
-@_jit
+@_compiled
 def _add_blocks(first, last, y, K, start, channel, value):
     T, _, outputs = y.shape
     inputs, steps = len(K), min(K.shape[1], T)
@@ -335,7 +335,7 @@ def _add_blocks(first, last, y, K, start, channel, value):
             _write(y, lines, begin, count, low, n)
 
 
-@_jit
+@_compiled
 def _gather_blocks(first, last, grad_K, grad, start, channel, value):
     """The gradient of the kernel, for outputs first .. last - 1."""
     T, B, _ = grad.shape
@@ -417,7 +417,7 @@ def _rows(delay: Tensor) -> np.ndarray:
     return (delay.t() * outputs + torch.arange(outputs)).numpy().astype(np.uint32)
 
 
-@_jit
+@_compiled
 def _add_rows(first, last, y, weight, rows, start, channel, value, steps):
     T, _, outputs = y.shape
     group = _group((T + steps) * outputs)
@@ -436,7 +436,7 @@ def _add_rows(first, last, y, weight, rows, start, channel, value, steps):
         _write(y, lines, begin, count, 0, outputs)
 
 
-@_jit
+@_compiled
 def _gather_rows(first, last, grad_weight, grad, delay, start, channel, value, steps):
     """The gradient of the weights, for outputs first .. last - 1."""
     T, B, _ = grad.shape
@@ -469,7 +469,7 @@ def _lanes(y: Tensor, x: Tensor, weight: Tensor, offset: Tensor, steps: int, fro
     dispatch.split(_sum_lanes, blocks, y.numpy(), x.numpy(), weight, offset, steps, pad)
 
 
-@_jit
+@_compiled
 def _sum_lanes(first, last, y, x, weight, offset, steps, pad):
     T, B, outputs = y.shape
     inputs = weight.shape[1]
@@ -532,7 +532,7 @@ class _Channels(torch.autograd.Function):
         return grad_x, grad_X
 
 
-@_jit
+@_compiled
 def _filter(first, last, y, x, X, sign):
     """Write y[t] = sum_d X[d] x[t + sign d]."""
     T, _, channels = x.shape
@@ -546,7 +546,7 @@ def _filter(first, last, y, x, X, sign):
                     row[c] += share[c] * past[c]
 
 
-@_jit
+@_compiled
 def _correlate(first, last, grad_X, x, grad):
     """Add sum_t grad[t + d] x[t] to grad_X[d]."""
     T, B, channels = x.shape

@@ -7,11 +7,11 @@ next pass finds two new ones below. After as many passes as the block has pairs 
 back in their place. A block holds many short rows: the bits of the row's number only travel.
 """
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from labkit.jit import jit
 from labkit.kernels.dispatch import split
 from labkit.kernels.hadamard_transform import reference
 
@@ -20,7 +20,7 @@ BLOCK_BITS = {4: 12, 8: 10}  # by size of a number; even, as a pass takes two bi
 WIDTH = 256  # columns that the butterflies between blocks carry at once
 WORTH = 2**15  # numbers that are worth a thread
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+_compiled = jit()
 
 
 def transform(x: Tensor) -> Tensor:

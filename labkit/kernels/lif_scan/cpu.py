@@ -13,12 +13,12 @@ from functools import cache
 from math import pi
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from labkit.jit import jit
 from labkit.kernels.dispatch import split
 from labkit.kernels.streaming import LARGE, stream
 
@@ -27,7 +27,7 @@ LANES = 1024  # neurons of a block: a page of x, and all that is at hand stays i
 PAD = 16  # rows of 4096 bytes would share cache sets, and loads would wait for stores 4096 away
 LEAST = 2**16  # elements that are worth a thread
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+compiled = jit()
 
 
 @cache

@@ -4,11 +4,11 @@ Time is not cut into chunks here. Each chunk would be computed twice, first to l
 state before it to the one after it: measured, two cores only made up for that, and one lost.
 """
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from labkit.jit import jit
 from labkit.kernels.dispatch import split
 
 GRAIN = 64  # lanes: parts of threads begin at multiples, so that no two write one cache line
@@ -17,7 +17,7 @@ NARROW = 2  # up to so many lanes, one lane after another in a register is faste
 WORTH = 2**15  # states that are worth a thread
 
 # A fused multiply-add rounds once and halves the latency of a step.
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+_compiled = jit(fastmath={"contract"})
 
 
 def forward(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:

@@ -5,11 +5,11 @@ q = D^T (x - D a) = b - G a. A sparse code makes that cheap: only the rows of G 
 active units are read. Every row stops by itself.
 """
 
-import numba
 import numpy as np
 from numpy import ndarray
 from torch import Tensor
 
+from labkit.jit import jit
 from labkit.kernels.dispatch import split
 from labkit.kernels.sparse_code.reference import (
     CHECK_EVERY,
@@ -20,7 +20,7 @@ from labkit.kernels.sparse_code.reference import (
 
 # Sums may be reordered into vectors: the order is fixed when compiled, whatever the threads.
 FAST = {"contract", "reassoc", "nsz", "nnan", "ninf"}
-jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+_compiled = jit(fastmath=FAST)
 
 LANES = 32  # a loop over a multiple of it has no remainder after the last vector
 KINDS = {"soft": 0, "hard": 1, "half": 2, "cel0": 3}
@@ -75,7 +75,7 @@ def _products(x: Tensor, D: Tensor) -> tuple[ndarray, ndarray, ndarray]:
 # ------------------------------------------------------------------ all atoms
 
 
-@jit
+@_compiled
 def _active(a, index, value):
     """List the active units of a code; returns how many there are."""
     count = 0
@@ -86,7 +86,7 @@ def _active(a, index, value):
     return count
 
 
-@jit
+@_compiled
 def _correlate(b, G, index, value, count, q, width):
     """The correlations q = b - G a, from the active units listed, four rows of G at a time."""
     for k in range(width):
@@ -103,7 +103,7 @@ def _correlate(b, G, index, value, count, q, width):
             q[k] -= v * g[k]
 
 
-@jit
+@_compiled
 def _largest(q, lanes):
     """The largest |q|: one maximum a lane, since a single one would have to wait for itself."""
     zero = q.dtype.type(0)
@@ -122,7 +122,7 @@ def _largest(q, lanes):
     return top
 
 
-@jit
+@_compiled
 def _gap(b, q, index, value, count, energy, lam, top):
     """The duality gap of `reference.duality_gap`, absolute; top = max |q|."""
     s = 1.0 if top <= lam else np.float64(lam) / np.float64(top)
@@ -139,7 +139,7 @@ def _gap(b, q, index, value, count, energy, lam, top):
 # ------------------------------------------------------------------ ista, fista, lca
 
 
-@jit
+@_compiled
 def _iterate(
     first, last, b, G, energy, lam, T, eta, h, accelerate, compete, codes, max_iter, tol
 ):  # fmt: skip
@@ -196,7 +196,7 @@ def _iterate(
                     break
 
 
-@jit
+@_compiled
 def _threshold(u, T, a, index, value):
     """The code a = T(u); lists its active units as `_active` does."""
     kind, edge, gain = T
@@ -234,7 +234,7 @@ STEPS = 8  # of conjugate gradients in a round
 ENOUGH = 0.01  # of the squared gradient, at which they stop
 
 
-@jit
+@_compiled
 def _descend(first, last, b, G, energy, lam, codes, max_iter, tol):
     K = len(G)
     q, value = np.empty(K, G.dtype), np.empty(K, G.dtype)
@@ -293,7 +293,7 @@ def _descend(first, last, b, G, energy, lam, codes, max_iter, tol):
                 break  # as it would be for ever
 
 
-@jit
+@_compiled
 def _sweep(G, lam, a, q, inverse, m, width):
     """Minimise over one coordinate after the other."""
     zero = q.dtype.type(0)
@@ -307,7 +307,7 @@ def _sweep(G, lam, a, q, inverse, m, width):
                 q[k] -= d * G[j, k]
 
 
-@jit
+@_compiled
 def _conjugate_gradients(G, lam, a, q, m, width, sign, p, y, zeros, index, value):
     """Minimise over the active units with their signs held; a unit that reaches 0 leaves."""
     zero, one = q.dtype.type(0), q.dtype.type(1)
