@@ -11,7 +11,10 @@ from labkit.claims import claim, metric
 __version__ = "0.1.0"
 __all__ = ["__version__", "claim", "metric"]
 
-_ROOMS = ("atlas", "claims", "data", "exercises", "headless", "kernels", "sparse_coding")
+_ROOMS = (
+    *("atlas", "bench", "claims", "data", "delays", "diffusion", "exercises", "headless"),
+    *("kernels", "plots", "seeding", "sparse_coding", "spiking", "unlearning"),
+)
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -98,7 +98,10 @@ def _arrays(result: Any) -> list[np.ndarray]:
 
 def _difference(answer: Any, expected: list[np.ndarray], rtol: float, atol: float) -> str:
     """Say in words how an answer differs from the expected arrays; empty if it does not."""
-    given = _arrays(answer)
+    try:
+        given = _arrays(answer)
+    except (TypeError, ValueError, RuntimeError):  # a ragged list, a type that NumPy lacks
+        return f"expected numbers, got {type(answer).__name__} that is no array of them"
     if len(given) != len(expected):
         return f"expected {len(expected)} result(s), got {len(given)}"
     for mine, right in zip(given, expected, strict=True):

@@ -31,9 +31,9 @@ def loop(tmp_path):
 
 
 def test_two_that_compile_at_once_do_not_take_each_others_code(loop, monkeypatch):
-    # Each call of `jit` stands for a process. Both have seen an empty cache, and the second compiles
-    # while the first is about to write: Numba's own cache then has the index of the one and the
-    # code of the other.
+    # Each call of `jit` stands for a process. Both have seen an empty cache, and the second
+    # compiles while the first is about to write: Numba's own cache then has the index of the one
+    # and the code of the other.
     one, other = jit()(loop), jit()(loop)
     save = IndexDataCacheFile._save_data
 

@@ -8,6 +8,8 @@ to a movie; `fourier_shift` moves an image by fractions of a pixel, to make such
 
 import numpy as np
 
+from labkit.checks import check_positive
+
 
 def fourier_shift(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Translate images by any fraction of a pixel: the shift theorem of the Fourier transform.
@@ -75,8 +77,7 @@ def simulate(frames: np.ndarray, threshold: float) -> np.ndarray:
     frames = np.asarray(frames)
     if frames.ndim < 1 or len(frames) < 1:
         raise ValueError(f"frames must be (T, ...) with T of at least 1, not {frames.shape}")
-    if not 0 < threshold < np.inf:
-        raise ValueError(f"threshold must be positive and finite, not {threshold}")
+    check_positive(threshold=threshold)
     if not np.isfinite(frames).all():
         raise ValueError("frames hold NaN or infinite intensities")
     events = np.zeros((2, *frames.shape), dtype=bool)

@@ -181,8 +181,9 @@ def spoken_digits(
         raise ValueError(f"split must be 'train' or 'test', not {split!r}")
     if isinstance(languages, str) or not languages or not set(languages) <= set(WORDS):
         raise ValueError(f"languages takes a list from {tuple(WORDS)}, not {languages!r}")
-    if n_per_class < 1 or seed < 0:
-        raise ValueError(f"n_per_class: at least 1, not {n_per_class}; seed: not {seed}")
+    for name, value, least in (("n_per_class", n_per_class, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
     wanted = [
         _Shard(split, language, seed, block)
         for language in WORDS

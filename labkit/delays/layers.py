@@ -8,8 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from labkit.checks import check_count
+from labkit.checks import check_count, check_positive
 from labkit.kernels import delayed_linear
+from labkit.kernels.delayed_linear.reference import INTERPOLATIONS
 from labkit.spiking import LIF, LeakyIntegrator
 
 Kind = Literal["synaptic", "axonal", "dendritic"]
@@ -35,7 +36,8 @@ class DelayedLinear(nn.Module):
     Raises
     ------
     ValueError
-        for sizes below 1, a max_delay below 0, an unknown kind.
+        for sizes below 1, a max_delay below 0, a width that is not positive, an unknown kind or
+        interpolation.
     """
 
     def __init__(
@@ -51,8 +53,8 @@ class DelayedLinear(nn.Module):
     ) -> None:
         super().__init__()
         check_count(inputs=inputs, outputs=outputs)
-        if max_delay < 0:
-            raise ValueError(f"max_delay must not be negative: {max_delay}")
+        check_count(0, max_delay=max_delay)
+        check_positive(width=width)
         shapes = {
             "synaptic": (outputs, inputs),
             "axonal": (1, inputs),
@@ -60,6 +62,10 @@ class DelayedLinear(nn.Module):
         }
         if kind not in shapes:
             raise ValueError(f"kind must be one of {', '.join(shapes)}, not {kind!r}")
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {interpolation!r}"
+            )
         weight = 2 * torch.rand(outputs, inputs, generator=generator) - 1
         self.weight = nn.Parameter(weight / inputs**0.5)
         self.delay = nn.Parameter(max_delay * torch.rand(shapes[kind], generator=generator))

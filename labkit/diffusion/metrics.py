@@ -196,8 +196,8 @@ class NullBand(NamedTuple):
     high: float
     values: Tensor
 
-    def __contains__(self, value: object) -> bool:
-        return isinstance(value, float) and self.low <= value <= self.high
+    def __contains__(self, value: float) -> bool:  # type: ignore[override]
+        return bool(self.low <= value <= self.high)
 
 
 def null_band(

@@ -44,8 +44,7 @@ class Schedule:
     table: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.process not in PROCESSES:
-            raise ValueError(f"process must be one of {', '.join(PROCESSES)}, not {self.process!r}")
+        _check_process(self.process)
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma), float64 and shaped like t, at t in [0, 1]."""
@@ -103,6 +102,7 @@ def levels_of(logsnr: Tensor, process: str = "vp") -> tuple[Tensor, Tensor]:
         return torch.ones_like(logsnr), (-logsnr / 2).exp()
     if process == "flow":
         return (logsnr / 2).sigmoid(), (-logsnr / 2).sigmoid()
+    _check_process(process)
     return logsnr.sigmoid().sqrt(), (-logsnr).sigmoid().sqrt()
 
 
@@ -367,6 +367,9 @@ class LogSNRDensity:
     logsnr: Callable[[Tensor], Tensor]
     process: str = "vp"
 
+    def __post_init__(self) -> None:
+        _check_process(self.process)
+
     def sample(self, n: int, generator: Generator) -> Tensor:
         """Draw n values of lambda (n,), float64, all finite."""
         t = torch.rand(n, generator=generator, dtype=torch.float64)
@@ -436,3 +439,8 @@ def edm_density(mean: float = -1.2, std: float = 1.2) -> LogSNRDensity:
 
 
 # ------------------------------------------------------------------ checks
+
+
+def _check_process(process: str) -> None:
+    if process not in PROCESSES:
+        raise ValueError(f"process must be one of {', '.join(PROCESSES)}, not {process!r}")

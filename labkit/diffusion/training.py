@@ -30,7 +30,7 @@ def digit_images(n_train: int = 1200, *, generator: Generator) -> tuple[Examples
     """Shuffled digits from -1 to 1: n_train to learn from, the other 1797 - n_train held out.
 
     Images (N, 1, 8, 8) float32, classes int64 (`labkit.data.digits`). Their pixels have a root mean
-    square of 0.84 and a standard deviation of 0.75 about a mean of -0.39.
+    square of 0.85 and a standard deviation of 0.75 about a mean of -0.39.
     """
     train, held_out = digits_split(n_train, generator=generator)
     return (2 * train[0] - 1, train[1]), (2 * held_out[0] - 1, held_out[1])

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
-from labkit.checks import check_count
+from labkit.checks import check_count, check_finite
 from labkit.kernels import sparse_code
 from labkit.kernels.sparse_code.reference import penalty_value
 
@@ -161,6 +161,7 @@ def _first_atoms(
             raise ValueError(
                 f"init must be (n, K) = {(x.shape[1], n_atoms)}, not {tuple(init.shape)}"
             )
+        check_finite("init", init)
         norms = init.norm(dim=0)
         if not (norms > 0).all():
             raise ValueError(f"atom {int((norms == 0).nonzero()[0])} of init is zero")

@@ -31,6 +31,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from labkit.checks import check_finite, check_floating
+from labkit.unlearning.checks import check_int64
 
 # ------------------------------------------------------------------ scores from one model
 
@@ -331,11 +332,7 @@ def check_logits(name: str, logits: Tensor, targets: Tensor | None = None) -> No
 
 def check_targets(name: str, targets: Tensor, n: int, n_classes: int | None = None) -> None:
     """Raise unless targets are (n,) int64 classes, from 0 to n_classes - 1 where that is known."""
-    if not isinstance(targets, Tensor) or targets.dtype != torch.int64:
-        kind = getattr(targets, "dtype", type(targets).__name__)
-        raise TypeError(f"{name} must be a torch.Tensor of int64, not {kind}")
-    if targets.shape != (n,):
-        raise ValueError(f"{name} must be (N,) = ({n},), not {tuple(targets.shape)}")
+    check_int64(name, targets, n)
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or (n_classes is not None and high >= n_classes):
         wanted = "at least 0" if n_classes is None else f"from 0 to {n_classes - 1}"

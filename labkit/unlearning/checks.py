@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from labkit.checks import check_finite
+from labkit.checks import check_device, check_finite
 
 Examples = tuple[Tensor, Tensor]  # inputs (N, ...) and classes (N,) int64
 
@@ -79,20 +79,19 @@ def _check_tensors(label: str, examples: Examples, parameter: Tensor) -> None:
         raise TypeError(
             f"{label} inputs must be {parameter.dtype} as the model is, not {inputs.dtype}"
         )
-    if targets.dtype != torch.int64:
-        raise TypeError(f"{label} targets must be torch.int64, not {targets.dtype}")
-    if targets.shape != inputs.shape[:1]:
-        raise ValueError(
-            f"{label} targets must be (N,) = ({len(inputs)},) as inputs are "
-            f"{tuple(inputs.shape)}, not {tuple(targets.shape)}"
-        )
+    check_int64(f"{label} targets", targets, len(inputs))
     for name, value in {"inputs": inputs, "targets": targets}.items():
-        if value.device != parameter.device:
-            raise ValueError(
-                f"{label} {name} must lie on {parameter.device} as the model does, "
-                f"not on {value.device}"
-            )
+        check_device(f"{label} {name}", value, "the model", parameter)
     check_finite(f"{label} inputs", inputs)
+
+
+def check_int64(name: str, targets: object, n: int) -> None:
+    """Raise unless targets are an int64 tensor (n,), one for each input."""
+    if not isinstance(targets, Tensor) or targets.dtype != torch.int64:
+        kind = getattr(targets, "dtype", type(targets).__name__)
+        raise TypeError(f"{name} must be a torch.Tensor of int64, not {kind}")
+    if targets.shape != (n,):
+        raise ValueError(f"{name} must be (N,) = ({n},), not {tuple(targets.shape)}")
 
 
 def _check_classes(label: str, examples: Examples, model: nn.Module) -> None:

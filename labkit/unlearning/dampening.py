@@ -8,7 +8,7 @@ from math import inf, log1p
 import torch
 from torch import Generator, Tensor, nn
 
-from labkit.checks import check_count, check_floating, check_positive
+from labkit.checks import check_count, check_device, check_floating, check_positive
 from labkit.kernels.dampen import dampen
 from labkit.unlearning.checks import Examples, check_apart, check_unlearning, union
 from labkit.unlearning.fisher import (
@@ -329,10 +329,7 @@ def _check_importance(label: str, value: Tensor, parameter: Tensor) -> None:
             f"{label} must have the shape of the parameter, {tuple(parameter.shape)}, "
             f"not {tuple(value.shape)}"
         )
-    if value.device != parameter.device:
-        raise ValueError(
-            f"{label} must lie on {parameter.device} as the parameter does, not on {value.device}"
-        )
+    check_device(label, value, "the parameter", parameter)
     if value.numel() == 0:
         return
     low, high = torch.aminmax(value)  # one pass; a NaN anywhere makes both NaN

@@ -333,7 +333,8 @@ def relearning_curve(
     steps : number of steps, at least 1
     lr : learning rate of Adam
     batch_size : examples per step; all of them if there are fewer
-    generator : draws the batches. (Dropout, if any, draws from the global generator.)
+    generator : draws the batches. (Dropout draws from torch's own: call it
+        within `labkit.seeding.seeded`.)
 
     Returns
     -------

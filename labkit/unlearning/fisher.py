@@ -34,8 +34,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from labkit.checks import check_count, check_finite
-from labkit.unlearning.checks import check_apart
+from labkit.checks import check_count, check_device, check_finite
+from labkit.unlearning.checks import check_apart, check_int64
 
 SCRATCH = 2**17  # elements of the gradients of single samples that are held at a time
 
@@ -490,21 +490,11 @@ def _check_data(
         raise TypeError(f"inputs must be a torch.Tensor, not {type(inputs).__name__}")
     if inputs.ndim == 0 or len(inputs) == 0:
         raise ValueError(f"inputs must be (N, ...) with N >= 1, not {tuple(inputs.shape)}")
+    parameter = next(iter(trainable.values()))
+    check_device("inputs", inputs, "the model", parameter)
     if targets is not None:
-        if not isinstance(targets, Tensor) or targets.dtype != torch.int64:
-            kind = getattr(targets, "dtype", type(targets).__name__)
-            raise TypeError(f"targets must be a torch.Tensor of int64, not {kind}")
-        if targets.shape != inputs.shape[:1]:
-            raise ValueError(
-                f"targets must be (N,) = ({len(inputs)},) as inputs are {tuple(inputs.shape)}, "
-                f"not {tuple(targets.shape)}"
-            )
-    device = next(iter(trainable.values())).device
-    for name, value in {"inputs": inputs, "targets": targets}.items():
-        if value is not None and value.device != device:
-            raise ValueError(
-                f"{name} must lie on {device} as the model does, not on {value.device}"
-            )
+        check_int64("targets", targets, len(inputs))
+        check_device("targets", targets, "the model", parameter)
     if inputs.is_floating_point():
         check_finite("inputs", inputs)
 

@@ -130,7 +130,8 @@ def min_min_noise(
     mask : broadcastable to (N, ...), 1 where a pixel may change and 0 elsewhere; None for all
     step : of the descent on images; None for eps / 10, as in the paper
     n_steps : steps per image and round; None for 20, or 1 class-wise, as in the paper
-    train_steps, batch_size, lr : of the source model, with Adam
+    train_steps, batch_size, lr : of the source model, with Adam; its dropout draws from torch's own
+        generator: call this within `labkit.seeding.seeded`
     stop_error : 0 lets all rounds pass
     max_rounds : rounds after which it ends in any case
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor, nn
 
+from labkit.checks import check_count
 from labkit.unlearning.checks import Examples
 from labkit.unlearning.training import Ensemble, Recipe
 
@@ -138,8 +139,8 @@ def memorisation(
         mem(i) = P[f(x_i) = y_i | i among the training data] - P[f(x_i) = y_i | not among them]
 
     over networks that each learn a random share of the data (Feldman & Zhang, NeurIPS 2020,
-    section 2). An example that none of the networks or all of them have seen gets 0; with 20
-    members and the default share fewer than one in a thousand does.
+    section 2). An example that none of the networks or all of them have seen gets 0; with the
+    default members and share fewer than one in a million does.
 
     Parameters
     ----------
@@ -153,6 +154,7 @@ def memorisation(
     -------
     (N,) float32, from -1 to 1.
     """
+    check_count(members=members)
     N = len(train[0])
     if not 0 < round(share * N) < N:
         raise ValueError(f"share must leave examples on both sides of {N}, not {share}")

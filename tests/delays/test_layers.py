@@ -140,8 +140,14 @@ def test_training_learns_an_order_that_only_delays_can_tell(generator):
     "make, said",
     [
         (lambda: DelayedLinear(0, 2, 5), "inputs must be a whole number of at least 1, not 0"),
-        (lambda: DelayedLinear(2, 2, -1), "max_delay must not be negative: -1"),
+        (lambda: DelayedLinear(2, 2, -1), "max_delay must be a whole number of at least 0, not -1"),
         (lambda: DelayedLinear(2, 2, 5, kind="axon"), "kind must be one of .*, not 'axon'"),
+        (lambda: DelayedLinear(2, 2, 2.5), "max_delay must be a whole number of at least 0, not"),
+        (lambda: DelayedLinear(2, 2, 5, width=-1.0), "width must be positive and finite, not -1"),
+        (
+            lambda: DelayedLinear(2, 2, 5, interpolation="gauss"),
+            "interpolation must be one of gaussian, triangular, not 'gauss'",
+        ),
         (lambda: DelayNetwork((3,), 5), r"sizes must name inputs and classes .* not \[3\]"),
         (lambda: DelayNetwork((3, 2), 5, tau=0.5), "tau must be at least one step, not 0.5"),
         (lambda: annealed_width(0, 0.2), "above 0.27, not 0.2"),

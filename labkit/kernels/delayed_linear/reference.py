@@ -41,6 +41,10 @@ def delay_kernel(
     delay and width (in steps) broadcast to weight. ``width=None`` rounds the delays; ``max_delay=
     None`` is the smallest that holds them all.
     """
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(
+            f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {interpolation!r}"
+        )
     last = smallest_max_delay(delay, width) if max_delay is None else max_delay
     return weight[..., None] * taps(delay, width, last + 1, interpolation)
 

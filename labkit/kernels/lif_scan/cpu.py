@@ -287,7 +287,7 @@ class _LIFScan(torch.autograd.Function):
         kept = x.new_empty(-(-T // CHUNK) if training else 0, M)
         voltages = x.new_empty(T if tell else 0, M)
         arrays = [tensor.detach().numpy() for tensor in (x, d, tau, theta, v, s, kept, voltages)]
-        split(_forward(leak, reset, delay), M, *arrays, least=LEAST // T)
+        split(_forward(leak, reset, delay), M, *arrays, least=max(1, LEAST // T))
         ctx.save_for_backward(x, d, tau, theta, kept)
         ctx.kind, ctx.slope = kind, slope
         ctx.set_materialize_grads(False)
@@ -314,7 +314,7 @@ class _LIFScan(torch.autograd.Function):
         given = [q.detach().numpy() for q in (x, d, tau, theta, kept)]
         grads = [q.contiguous().numpy() for q in (g, g_voltages, g_last)]
         made = [q.numpy() for q in (gx, gd, gtheta, g0)]
-        split(run, M, *given, ctx.slope, *grads, *made, least=LEAST // T)
+        split(run, M, *given, ctx.slope, *grads, *made, least=max(1, LEAST // T))
         return gx, gd if learn else None, None, gtheta if learn else None, g0, None, None, None
 
 
