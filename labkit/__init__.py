@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "claim", "metric"]
 
 _ROOMS = (
-    *("atlas", "bench", "claims", "data", "delays", "diffusion", "exercises", "headless"),
-    *("kernels", "plots", "seeding", "sparse_coding", "spiking", "unlearning"),
+    *("atlas", "bench", "checks", "claims", "data", "delays", "diffusion", "exercises"),
+    *("headless", "kernels", "plots", "seeding", "sparse_coding", "spiking", "unlearning"),
 )
 
 

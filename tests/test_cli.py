@@ -255,6 +255,18 @@ def test_run_shows_claims_metrics_and_how_to_open(labkit, own_suite, finish_with
     assert "open it with: jupyter lab 'runs/an apple.ipynb'\n" in out
 
 
+def test_claims_are_told_also_where_the_notebook_cannot_be_written(labkit, own_suite, monkeypatch):
+    def run(*_, **__):
+        raise headless.NotWrittenError("runs/an apple.ipynb cannot be written: no space", result())
+
+    monkeypatch.setattr(headless, "run", run)
+    code, out, err = labkit("run", "apples/01_one")
+    assert code == 1 and "1 of 1 claims hold" in out and "open it with" not in out
+    assert err == "labkit: runs/an apple.ipynb cannot be written: no space\n"
+    code, out, err = labkit("run", "apples/01_one", "--json")
+    assert code == 1 and json.loads(out)["status"] == "ok" and "no space" in err
+
+
 def test_run_names_what_failed_on_whole_lines(labkit, own_suite, finish_with):
     finish_with(status="claims-failed", claims=[POOR], missing=["paper-b"])
     code, _, err = labkit("run", "apples/01_one")
@@ -358,6 +370,9 @@ def test_lab_copies_an_installed_suite_and_keeps_the_readers_files(
 
 
 def test_lab_refuses_what_it_cannot_open(labkit, own_suite, monkeypatch):
+    Path("mine.ipynb").write_text(Path("suite/apples/01_one.ipynb").read_text())
+    code, _, err = labkit("lab", "mine.ipynb")
+    assert code == 2 and "open it with: jupyter lab mine.ipynb" in err
     code, _, err = labkit("lab", "apples/01_on")
     assert code == 2 and "did you mean apples/01_one" in err
     code, _, err = labkit("lab", "--dir", "suite/atlas.yaml")

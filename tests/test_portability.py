@@ -1,6 +1,7 @@
 """What can be told here of machines that are not here: no Triton, no fork, Windows, macOS."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,29 @@ def bare(code, *options):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def test_letters_that_a_pipe_lacks_are_replaced():
+    # A pipe on Windows, and a cluster without a locale, have a code page without these letters.
+    done = subprocess.run(
+        [sys.executable, "-m", "labkit", "list"],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert b"Beyond ?" in done.stdout
+
+
+def test_every_room_is_reached_from_the_package():
+    code = """
+import pkgutil, labkit
+for room in pkgutil.iter_modules(labkit.__path__):
+    if room.name not in ("__main__", "cli", "jit", "lab", "doctor"):
+        getattr(labkit, room.name)
+print(labkit.unlearning.fisher_diagonal.__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "fisher_diagonal\n", done.stderr[-2000:]
 
 
 def test_every_module_but_those_of_extras_imports_on_a_bare_machine():

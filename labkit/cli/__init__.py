@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry of the console command; what the user did wrong is one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a pipe on Windows may lack the letters of a claim
+            stream.reconfigure(errors="replace")
     try:
         app()
     except (UsageError, atlas.NoNotebooksError) as error:
@@ -146,13 +150,23 @@ def run_(
             )
         except KeyboardInterrupt:
             raise typer.Exit(stop.exit_code) from None
+        except headless.NotWrittenError as error:  # the claims took minutes: they are told anyway
+            _tell(error.result, as_json)
+            say(f"labkit: {error}")
+            raise typer.Exit(1) from None
+    _tell(result, as_json)
+    if not as_json:
+        print(f"open it with: jupyter lab {shlex.quote(str(result.output))}")
+    if result.status == "interrupted":
+        raise typer.Exit(stop.exit_code)
+    raise typer.Exit(0 if result.status == "ok" else 1)
+
+
+def _tell(result: headless.RunResult, as_json: bool) -> None:
     if as_json:
         print_json(result.as_dict())
     else:
         _print_result(result)
-    if result.status == "interrupted":
-        raise typer.Exit(stop.exit_code)
-    raise typer.Exit(0 if result.status == "ok" else 1)
 
 
 @contextmanager
@@ -204,7 +218,6 @@ def _print_result(result: headless.RunResult) -> None:
         _say_error(result.error)
     held = sum(claim.holds for claim in result.claims)
     print(f"{held} of {len(result.claims)} claims hold; {result.status} in {result.seconds:.1f} s")
-    print(f"open it with: jupyter lab {shlex.quote(str(result.output))}")
 
 
 def _say_error(error: evidence.Failure) -> None:
@@ -249,7 +262,10 @@ def lab_(
     if name.startswith("-"):  # `labkit lab --no-browser`: the first word was no name
         name, extra = "index", [name, *extra]
     if name != "index":
-        name = headless.find(name).name
+        notebook = headless.find(name)
+        if notebook.path.parent.parent != atlas.notebooks_dir():
+            raise UsageError(f"{name} is not of the suite; open it with: jupyter lab {name}")
+        name = notebook.name
     root, done = lab.folder(folder)
     if done:
         say(done)

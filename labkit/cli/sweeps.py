@@ -21,7 +21,11 @@ from labkit.headless.usage import UsageError
 
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes on this machine; one a core if not given.", metavar="N"),
+    typer.Option(
+        min=1,
+        help="Processes on this machine; if not given one a core, and 2 GiB of memory for each.",
+        metavar="N",
+    ),
 ]
 Scheduler = Annotated[
     str | None,
@@ -258,7 +262,7 @@ def _print_results(results: Results) -> None:
         for line in _claim_lines(made, len(mine)):
             print(f"  {line}")
         for result in made:
-            if result.status == "error":
+            if result.status == "error" and result.output.exists():
                 say(f"  see {shlex.quote(str(result.output))}")
         written = [name for name in (*TABLES, SUMMARY) if (folder / name).exists()]
         print(f"  {shlex.quote(str(folder / written[0]))}, {', '.join(written[1:])}")
@@ -270,7 +274,10 @@ def _publish(results: Results) -> None:
         print(f"{measured.table()}: {', '.join(published)}")
     for name in {run.notebook.name: None for run in results}:
         if name not in published:
-            say(f"{name} is not published: it is not of the suite, or not all of its runs ended")
+            say(
+                f"{name} is not published: it is not of the suite, was edited meanwhile, or not "
+                "all of its runs ended"
+            )
 
 
 def _claim_lines(made: Sequence[RunResult], runs: int) -> list[str]:

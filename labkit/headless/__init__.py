@@ -10,13 +10,14 @@ It knows nothing of any topic. Importing it is cheap: papermill is loaded by the
 the first sweep.
 """
 
-from labkit.headless.execute import RunResult, run
+from labkit.headless.execute import NotWrittenError, RunResult, run
 from labkit.headless.notebooks import Notebook, find, find_all
 from labkit.headless.runs import Run, plan
 from labkit.headless.sweeps import Progress, SweepError, sweep
 from labkit.headless.usage import UsageError
 
 __all__ = [
+    "NotWrittenError",
     "Notebook",
     "Progress",
     "Run",

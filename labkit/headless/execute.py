@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Event
 from time import monotonic
 from typing import Any
@@ -51,6 +52,14 @@ class RunResult:
         return cls(**plain | {"output": Path(data["output"]), "claims": claims, "error": error})
 
 
+class NotWrittenError(RuntimeError):
+    """A run came to its end and its notebook could not be kept; `result` says what it found."""
+
+    def __init__(self, message: str, result: RunResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+
 def run(
     name: str,
     given: Mapping[str, Any] | None = None,
@@ -90,6 +99,8 @@ def run(
         that cannot be written to.
     KeyboardInterrupt
         if it was stopped before the first cell; nothing is written then.
+    NotWrittenError
+        if the executed notebook cannot be written, with the result.
     """
     notebook = find(name)
     values = parameters.check(notebook.parameters, given or {})
@@ -98,7 +109,10 @@ def run(
     executed, result = execute(
         notebook, content, values, output, on_cell=on_cell, timeout=timeout, stop=stop
     )
-    write_atomic(output, executed)
+    try:
+        write_atomic(output, executed)
+    except OSError as error:
+        raise NotWrittenError(f"{output} cannot be written: {error.strerror}", result) from error
     return result
 
 
@@ -176,8 +190,7 @@ def _prepare(notebook: Notebook, out: Path) -> Path:
         raise UsageError(f"--out {out}: {output} is a folder; choose another")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(output.with_suffix(".probe"), "")
-        output.with_suffix(".probe").unlink()
+        TemporaryFile(dir=output.parent).close()
     except OSError as error:
         raise UsageError(
             f"--out {out} is no folder that can be written to: {error.strerror}"

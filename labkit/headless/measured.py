@@ -19,7 +19,7 @@ from labkit import atlas
 from labkit.headless.execute import RunResult
 from labkit.headless.files import write_atomic
 from labkit.headless.notebooks import Notebook, find_all, load, source_of
-from labkit.headless.runs import FINISHED, Run
+from labkit.headless.runs import FINISHED, Run, is_current
 
 COLUMNS = ("notebook", "code", "runs", "ok", "seconds", "peak_memory_mb", "cores", "date")
 
@@ -40,18 +40,23 @@ def read() -> dict[str, dict[str, str]]:
 def publish(results: Mapping[Run, RunResult | None]) -> list[str]:
     """Put the notebooks of these results into the table; return their names.
 
-    A notebook of which a run is missing or did not come to its end keeps the row that it had.
-    Seconds are the median, memory is the largest. Rows of notebooks that are gone are dropped.
+    A notebook of which a run is missing or did not come to its end keeps the row that it had, and
+    so does one that was edited while it ran. Seconds are the median, memory is the largest. Rows of
+    notebooks that are gone are dropped.
     """
     made: dict[str, list[RunResult | None]] = {}
     for run, result in results.items():
         made.setdefault(run.notebook.name, []).append(result)
     notebooks = {notebook.name: notebook for notebook in find_all()}
+    known = [run for run in results if run.notebook.name in notebooks]
+    current = {run.notebook.name for run in known} - {
+        run.notebook.name for run in known if not is_current(run)
+    }
     rows: dict[str, dict[str, Any]] = {n: row for n, row in read().items() if n in notebooks}
     published = []
     for name, mine in made.items():
         ended = [result for result in mine if result is not None and result.status in FINISHED]
-        if name in notebooks and len(ended) == len(mine):
+        if name in current and len(ended) == len(mine):
             rows[name] = _row(notebooks[name], ended)
             published.append(name)
     text = io.StringIO()

@@ -92,6 +92,9 @@ def find(name: str) -> Notebook:
         return _describe(name, paths[name])
     path = Path(name)
     if path.suffix == ".ipynb" and path.is_file():
+        for known, own in paths.items():  # a path that the shell completed
+            if path.samefile(own):
+                return _describe(known, own)
         return _describe(path.stem, path.absolute())
     hint = nearest(name.removesuffix(".ipynb"), paths) or "`labkit list` names them all"
     raise UsageError(f"unknown notebook {name!r}: {hint}")

@@ -80,6 +80,11 @@ def plan(notebook: Notebook, rows: Iterable[Row], out: Path | str | None = None)
     return list(runs.values())
 
 
+def is_current(run: Run) -> bool:
+    """Whether the notebook's file still is what the run was planned for."""
+    return plan(run.notebook, [run.asked], run.out) == [run]
+
+
 def digest(notebook: Notebook) -> str:
     """A hash of a notebook's name, papers and cells, not of their outputs."""
     cells = [
@@ -116,7 +121,9 @@ def store(run: Run, executed: str | None, result: RunResult) -> None:
     run.record.unlink(missing_ok=True)  # of an earlier try: it must not vouch for the new notebook
     for left in run.folder.glob(".*.part"):  # of a sweep that was killed while it wrote
         left.unlink()
-    if executed is not None:
+    if executed is None:
+        run.output.unlink(missing_ok=True)  # nor must an older notebook be taken for this run's
+    else:
         write_atomic(run.output, executed)
     record = result.as_dict() | {"labkit": labkit_identity()}
     write_atomic(run.record, json.dumps(record, indent=2) + "\n")

@@ -16,8 +16,8 @@ _INTRODUCTION = """\
 # {name}: {runs}
 
 `results.csv` has one row a run, `claims.csv` one row a run and claim; the executed notebooks lie in
-`runs/`. This page reads the tables: run it again after a change, or take it as a start of your
-own."""
+`runs/`. This page reads the tables. Copy it before you change it: the next sweep that adds a run
+makes it anew."""
 _CELLS = (
     """\
 from labkit.headless import report

@@ -141,8 +141,6 @@ def _keep(
     dashboard = cluster.dashboard(client)
     with closing(outcomes):
         for outcome in outcomes:
-            if stop.is_set():
-                return
             if outcome is not None:
                 run, (executed, result) = outcome
                 try:
@@ -156,6 +154,8 @@ def _keep(
                 if monotonic() - written > TABLE_SECONDS:
                     _write_tables(results)
                     written = monotonic()
+            if stop.is_set():
+                return
             ended = total - len(todo)
             on_progress(
                 Progress(

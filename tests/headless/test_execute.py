@@ -90,6 +90,16 @@ def test_a_run_of_an_executed_notebook_forgets_its_earlier_parameters(good, tmp_
     assert again.output == tmp_path / "01_good.ipynb"
 
 
+def test_a_full_disk_at_the_end_does_not_lose_the_result(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("labkit.headless.execute.write_atomic", full)
+    with pytest.raises(headless.NotWrittenError, match="cannot be written: No space") as raised:
+        headless.run("apples/01_good", out=tmp_path)
+    assert raised.value.result.status == "ok" and len(raised.value.result.claims) == 1
+
+
 def test_a_claim_that_fails_and_a_paper_without_one_fail_the_run(tmp_path):
     result = headless.run("apples/02_poor", out=tmp_path)
     assert result.status == "claims-failed"

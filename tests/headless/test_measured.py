@@ -45,6 +45,20 @@ def test_runs_that_did_not_end_publish_nothing(own_suite):
     assert measured.read() == before
 
 
+@pytest.mark.parametrize("change", ["edited", "deleted"])
+def test_a_notebook_that_changed_while_it_ran_keeps_its_row(own_suite, change):
+    measured.publish(results_of("apples/01_good", ("ok", 3.0, 100.0)))
+    before = measured.read()["apples/01_good"]
+    results = results_of("apples/01_good", ("ok", 9.0, 1.0))
+    path = own_suite / "apples" / "01_good.ipynb"
+    if change == "edited":
+        path.write_text(path.read_text().replace("Good", "Better"))
+    else:
+        path.unlink()
+    assert measured.publish(results) == []
+    assert measured.read().get("apples/01_good") == (before if change == "edited" else None)
+
+
 def test_rows_of_others_stay_and_those_of_notebooks_that_are_gone_go(own_suite):
     measured.publish(results_of("apples/01_good", ("ok", 3.0, 100.0)))
     measured.publish(results_of("apples/02_poor", ("ok", 5.0, 100.0)))

@@ -67,6 +67,11 @@ def test_a_path_names_a_notebook_of_ones_own(tmp_path, write_notebook):
     assert [p.name for p in notebook.parameters] == ["n"]
 
 
+def test_a_path_into_the_suite_names_the_suites_notebook(suite):
+    notebook = headless.find(str(suite / "apples" / "01_good.ipynb"))
+    assert notebook == headless.find("apples/01_good") and notebook.papers
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"nbformat": 3, "cells": []}'])
 def test_a_file_that_is_no_notebook_is_refused(tmp_path, text):
     (tmp_path / "no.ipynb").write_text(text)
