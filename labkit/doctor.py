@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -130,25 +129,14 @@ def _optional(name: str, purpose: str, source: str = "") -> Finding:
     return Finding(name, version or "missing", version is not None, False, remedy)
 
 
-def _chromium() -> Finding:
+def chromium() -> str | None:
+    """The path of a Chromium that the browser tests can drive."""
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = (
-        next((path for path in map(shutil.which, names) if path), None) or _playwright_chromium()
-    )
-    remedy = (
-        ""
-        if found
-        else "only the browser tests need it: apt install chromium, or playwright install chromium"
-    )
+    installed = (path for path in map(shutil.which, names) if path)
+    return os.environ.get("LABKIT_CHROMIUM") or next(installed, None)
+
+
+def _chromium() -> Finding:
+    found = chromium()
+    remedy = "" if found else "only the browser tests need it: apt install chromium"
     return Finding("chromium", found or "missing", found is not None, False, remedy)
-
-
-def _playwright_chromium() -> str | None:
-    """A browser that playwright downloaded, where it is used to put them."""
-    homes = [os.environ.get("PLAYWRIGHT_BROWSERS_PATH", ""), "~/.cache/ms-playwright"]
-    homes += ["~/Library/Caches/ms-playwright", "~/AppData/Local/ms-playwright"]
-    for home in filter(None, homes):
-        for folder in sorted(Path(home).expanduser().glob("chromium-*")):
-            if re.fullmatch(r"chromium-\d+", folder.name):
-                return str(folder)
-    return None

@@ -72,7 +72,7 @@ from IPython.display import Markdown, display
 from ipywidgets import Dropdown, Text, interact
 
 from labkit import atlas
-from labkit.headless import evidence, find_all, measured, notebooks
+from labkit.headless import evidence, find_all, measured
 
 found = find_all()
 rows = measured.read()
@@ -109,8 +109,9 @@ for topic, mine in rooms.items():
 # notebook has been run.)
 
 # %% jupyter={"source_hidden": true}
-status = {row["id"]: row["status"] for row in evidence.survey()}
-headings = {n.name: evidence.sections(notebooks.load(n.path)) for n in found if n.papers}
+pages = evidence.pages()
+status = {row["id"]: row["status"] for row in evidence.survey(pages)}
+headings = {name: evidence.sections(page) for name, page in pages.items()}
 ORDERS = {
     "as listed": lambda paper: 0,
     "title": lambda paper: paper.title.lower(),
@@ -168,7 +169,7 @@ Markdown(f"{sum(map(sum, counts.values()))} of {len(papers)} papers are done: {'
 # %% [markdown]
 # ## What it costs, and how often it holds
 #
-# Every notebook was run headless with several seeds, as many at a time as the machine has cores.
+# Every notebook was run headless with ten seeds, as many at a time as the machine has cores.
 # Seconds are the median of these runs, memory is the largest; a run counts as good if every one of
 # its claims holds. `labkit verify --publish` makes this table, and the tests see to it that no row
 # is older than the code it speaks of.

@@ -91,7 +91,7 @@ def test_wrong_use_is_told_at_once(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "labkit", "run", "no/such"], capture_output=True, cwd=tmp_path
     )
-    assert done.returncode == 2 and time.monotonic() - started < 3
+    assert done.returncode == 2 and time.monotonic() - started < 10
 
 
 # ------------------------------------------------------------------ list, atlas

@@ -100,7 +100,7 @@ def atlas_(
     if topic is not None and topic not in topics:
         hint = nearest(topic, topics) or f"known are {', '.join(topics)}"
         raise UsageError(f"unknown topic {topic!r}: {hint}")
-    papers = evidence.survey()
+    papers = evidence.survey(evidence.pages())
     chosen = [paper for paper in papers if topic in (None, paper["topic"])]
     if as_json:
         print_json(chosen)
@@ -308,9 +308,10 @@ def new_(
     source = new(name, paper)
     build.build(source)
     print(f"{source}: edit it, then")
-    print(f"  labkit build {name} index              store it and the start page with outputs")
+    print(f"  labkit build {name}                    store it with outputs")
     print(f"  labkit verify {name} --seeds 0:10 --publish   hold its claims against ten seeds")
-    print("and cite the paper in notebooks/references.bib")
+    print("  labkit build index                     the start page shows what was measured")
+    print("cite the paper in notebooks/references.bib, and count it in the README")
 
 
 @app.command("build", epilog="Example: labkit build sparse_coding/01_beyond_l1")

@@ -1,7 +1,7 @@
 """What an executed notebook says of itself: its claims, its metrics, the error that stopped it."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,16 +100,21 @@ def _failure(cell: int | None, line: str, error: dict[str, Any]) -> Failure:
     return Failure(cell, line, error["ename"], error["evalue"], traceback)
 
 
-def survey() -> list[dict[str, Any]]:
-    """Every paper of the atlas with the status of its claims in the stored notebooks.
+def pages() -> dict[str, dict[str, Any]]:
+    """The stored notebooks of the papers that are done, as JSON, by name."""
+    folder = atlas.notebooks_dir()
+    names = {name for paper in atlas.papers().values() for name in paper.notebooks}
+    paths = {name: folder / f"{name}.ipynb" for name in sorted(names)}
+    return {name: load(path) for name, path in paths.items() if path.is_file()}
+
+
+def survey(stored_pages: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every paper of the atlas with the status of its claims in these stored notebooks.
 
     The status is "planned" without a notebook, "no claims" where none is made for the paper, else
     "holds" or "fails".
     """
-    folder = atlas.notebooks_dir()
-    names = {name for paper in atlas.papers().values() for name in paper.notebooks}
-    paths = {name: folder / f"{name}.ipynb" for name in names}
-    stored = {name: claims(load(path)) for name, path in paths.items() if path.is_file()}
+    stored = {name: claims(page) for name, page in stored_pages.items()}
     rows = []
     for paper in atlas.papers().values():
         made = [claim for name in paper.notebooks for claim in stored.get(name, [])]

@@ -39,9 +39,9 @@ def test_every_case_passes_its_gate(case):
 
 
 def test_the_clock_tells_a_slow_peer_from_a_fast_one():
-    row = measure(case(lambda: time.sleep(0.002), slow=lambda: time.sleep(0.02)), "cpu", 1)
-    assert row.ours_ms >= 2 and row.peers["slow"] >= 20  # sleep may last longer, never shorter
-    assert row.peers["slow"] > 3 * row.ours_ms
+    row = measure(case(lambda: time.sleep(0.002), slow=lambda: time.sleep(0.1)), "cpu", 1)
+    assert row.ours_ms >= 2 and row.peers["slow"] >= 100  # sleep may last longer, never shorter
+    assert row.peers["slow"] > row.ours_ms
     assert row.floor_ms < row.ours_ms
 
 

@@ -1,14 +1,13 @@
 """What a browser test starts from: a fresh clone of this checkout and an empty browser."""
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from labkit import doctor
+
 ROOT = Path(__file__).parents[2]
-CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 # As root Chromium needs --no-sandbox; the others keep it from calling home, where a closed network
 # refuses it many times a second.
 CHROMIUM_ARGUMENTS = [
@@ -35,11 +34,9 @@ def clone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def chromium():
     """The path of a Chromium to drive."""
-    chosen = os.environ.get("LABKIT_CHROMIUM")
-    found = chosen or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    found = doctor.chromium()
     if found is None:
-        names = ", ".join(CHROMIUM_NAMES)
-        pytest.skip(f"no browser ({names}): apt install chromium, or set LABKIT_CHROMIUM")
+        pytest.skip("no browser: apt install chromium, or set LABKIT_CHROMIUM")
     return found
 
 

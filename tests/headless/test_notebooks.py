@@ -135,7 +135,7 @@ def test_an_error_within_a_widget_is_a_failure():
 
 
 def test_survey_knows_the_four_states(suite, tmp_path, monkeypatch):
-    assert {row["id"]: row["status"] for row in evidence.survey()} == {
+    assert {row["id"]: row["status"] for row in evidence.survey(evidence.pages())} == {
         "paper-one": "no claims",
         "paper-two": "no claims",
         "paper-silent": "no claims",
@@ -153,4 +153,8 @@ def test_survey_knows_the_four_states(suite, tmp_path, monkeypatch):
         "- {id: r, title: R, topic: t, notebook: t/02_not_there}\n"
     )
     monkeypatch.setenv("LABKIT_NOTEBOOKS", str(tmp_path))
-    assert [row["status"] for row in evidence.survey()] == ["holds", "fails", "planned"]
+    assert [row["status"] for row in evidence.survey(evidence.pages())] == [
+        "holds",
+        "fails",
+        "planned",
+    ]

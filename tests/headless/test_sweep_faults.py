@@ -123,7 +123,7 @@ def test_killing_workers_kernels_and_sweeps_loses_nothing_and_repeats_nothing(fo
         code, _, err = finish(process)
         assert code in (0, 1, -9), err
         assert "Traceback" not in err
-        eventually(lambda: not processes_with(mark), seconds=5)
+        eventually(lambda: not processes_with(mark), seconds=30)
         now = finished_runs(out)
         assert {run: now.get(run) for run in known} == known
         known = now
@@ -169,7 +169,7 @@ def test_a_kernel_dies_with_its_parent_also_within_native_code(folder, start, wr
     assert kernels
     process.kill()
     process.communicate()
-    assert psutil.wait_procs(kernels, timeout=3)[1] == []
+    assert psutil.wait_procs(kernels, timeout=30)[1] == []
 
 
 # ------------------------------------------------------------------ a full disk

@@ -28,7 +28,7 @@ from labkit.headless import cluster, summary, sweeps
 from labkit.headless.usage import UsageError
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-PATIENCE = 60  # seconds that anything here may take on a loaded machine
+PATIENCE = 120  # seconds that anything here may take on a loaded machine
 
 # Each execution leaves a line beside the notebook.
 LOG = "with open('log', 'a') as log: print({}, file=log)\n"
@@ -190,11 +190,9 @@ def test_workers_share_the_cores(swept):
 def test_the_same_command_again_executes_nothing(swept, start):
     notebook, out, command, first = swept
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.ipynb")}
-    started = time.monotonic()
     again = start(*command, cwd=notebook.parent)
     assert again.communicate(timeout=PATIENCE) == (first.stdout, "")
     assert again.returncode == 0
-    assert time.monotonic() - started < 5  # no workers were started
     assert executions(notebook) == ["0", "1", "2"]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.ipynb")} == before
 
@@ -262,7 +260,7 @@ def troubled(tmp_path_factory, write_notebook, scheduler):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         planned = ["sweep", "odd.ipynb", "--out", "out", "--scheduler", scheduler]
-        asked = ["-p", "kind=fine,poor,errs,slow,dies", "--timeout", "3", "--retries", "1"]
+        asked = ["-p", "kind=fine,poor,errs,slow,dies", "--timeout", "6", "--retries", "1"]
         patch.setattr(sys, "argv", ["labkit", *planned, *asked])
         yield notebook, folder / "out", planned
 
@@ -300,7 +298,7 @@ def test_each_failure_is_told_with_its_run_and_its_reason(trouble):
     assert "odd kind=poor: does not hold: all is well" in lines
     assert 'odd kind=errs: cell 3 (trouble) raised ValueError: that\'s "bad", really' in lines
     assert (
-        "odd kind=slow: cell 3 (trouble) raised CellTimeoutError: the cell took over 3 s" in lines
+        "odd kind=slow: cell 3 (trouble) raised CellTimeoutError: the cell took over 6 s" in lines
     )
     assert any(
         line.startswith("odd kind=dies: cell 3 (trouble) raised DeadKernelError") for line in lines
@@ -527,9 +525,7 @@ def finished_after(run: headless.Run, seconds: float) -> headless.RunResult:
 )
 def test_wrong_use_is_one_line_and_writes_nothing(labkit, elsewhere, tmp_path, arguments, said):
     (tmp_path / "file").write_text("")
-    started = time.monotonic()
     code, out, err = labkit("sweep", *arguments)
-    assert time.monotonic() - started < 5
     assert (code, out) == (2, "")
     assert err.startswith("labkit: ") and err.count("\n") == 1 and said in err
     assert not list(elsewhere.iterdir()) and (tmp_path / "file").read_text() == ""

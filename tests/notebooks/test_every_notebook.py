@@ -271,6 +271,12 @@ def test_the_published_table_is_about_the_code_that_is_here():
     assert measured.stale() == [], "hold them against seeds again: labkit verify NAME --publish"
 
 
+def test_every_notebook_was_held_against_ten_seeds_and_its_claims_held():
+    rows = measured.read()
+    assert [name for name, row in rows.items() if int(row["runs"]) < 10] == []
+    assert [name for name, row in rows.items() if row["ok"] != row["runs"]] == []
+
+
 # ------------------------------------------------------------------ exercises
 
 
