@@ -24,8 +24,9 @@
 # *Immiscible diffusion: accelerating diffusion training with noise assignment*, NeurIPS 2024,
 # [arXiv:2406.12303](https://arxiv.org/abs/2406.12303).
 #
-# You need to know what a denoiser is, and that sampling is denoising in small steps. Every number
-# in the text is measured below; the green cards say which statement was held against which bound.
+# You need to know what a denoiser is, and that sampling is denoising in small steps. Numbers in the
+# text are measured below, unless other runs are named; the green cards say which statement was held
+# against which bound.
 
 # %% tags=["parameters"]
 seed: int = 0  # of every random draw below
@@ -485,7 +486,9 @@ claim(PAPER, f"ring, {many} ancestral steps: energy distance of assigned relativ
 # nearly straight, and three Euler steps follow them. Ordinary pairs send all paths to the middle
 # first, where they sort themselves out. The exact denoiser fares no better than the trained one.
 # So the gain in few steps is not one of speed in training: **it is another flow**, and no ordinary
-# training ends there. With many steps nothing is left of it.
+# training ends there. With many steps nothing is left of it. (The lower edge of the grey band is a
+# quarter of its upper one, also in section 6; smaller distances, zero but for chance, are drawn on
+# it.)
 #
 # Two ways to spoil it. *Nearest of a few*: straight paths, wrong weights of the modes, with any
 # number of steps, for sampling starts from noises that training has seen too seldom. *An ancestral
@@ -500,7 +503,8 @@ claim(PAPER, f"ring, {many} ancestral steps: energy distance of assigned relativ
 # gets a quarter more steps, to make up for the time of the assignments. Both predict
 # $v = \alpha\,\epsilon - \sigma\,x_0$ (in units in which $\alpha^2 + \sigma^2 = 1$). Samples are
 # judged by the energy distance of their pixels to held-out digits, and by the kernel distance (KID)
-# in the features of a small classifier.
+# in the features of a small classifier. This classifier learns from the digits that the networks
+# train on; in *diffusion/01_from_noise_to_digits* it learns from the held-out ones.
 
 # %%
 digit_start = torch.randn((len(unseen), 1, 8, 8), generator=draws(20))
@@ -690,7 +694,7 @@ check(detour, detour_solution, lambda rng: (torch.from_numpy(rng.normal(size=(9,
 # - **The nearest of a few** deforms the noise of digits little; its harm was measured in the plane,
 #   with weights of the clouds chosen so that it shows. The authors train large models with it.
 # - **Smaller here**: digits instead of CIFAR-10, CelebA and ImageNet, a perceptron, no consistency
-#   models. With so small a network assignment made training about a fifth longer.
+#   models. With so small a network assignment made training between a seventh and a fifth longer.
 #
 # **Next.** The authors' sequel with nearest noises, *Improved immiscible diffusion*
 # ([arXiv:2505.18521](https://arxiv.org/abs/2505.18521)). The same idea from optimal transport:

@@ -70,6 +70,7 @@ check_ranges(globals(), n_crops=(200, 20_000), delta=(0.05, 0.95), digit_steps=(
 check_ranges(globals(), n_photos=(400, 20_000), relay_steps=(1, 10_000), sampling_steps=(3, 100))
 check_ranges(globals(), prob_length=(0.05, 0.999), s_noise=(0, 0.9))
 house_style()
+torch.set_num_threads(1)  # layers are small: a second thread costs about what it saves
 COLOUR = {"shortest path": BLUE, "linear": ORANGE, "cosine": AMBER, "linear, even": BLACK}
 
 draws = streams(seed)  # a generator of its own for each use: no experiment shifts another's draws
@@ -185,8 +186,7 @@ text = "length of DDPM's path over the shortest, the less of linear and cosine"
 claim(SPD, text, min(length["linear"], length["cosine"]), at_least=1.02)
 claim(SPD, "action of linear DDPM over the shortest path's", action["linear"], at_least=3)
 claim(SPD, "action of cosine DDPM over the shortest path's", action["cosine"], at_least=1.9)
-text = "the shortest path has constant speed: fastest step over mean step"
-claim(SPD, text, speed["shortest path"].max() / length["shortest path"], at_most=1.001)
+metric("fastest_over_mean_step", speed["shortest path"].max() / length["shortest path"])
 middle = table["shortest path"][T // 2]
 text = "half way, signal left at the lowest frequency, one cycle per image: alpha_bar"
 claim(SPD, text, middle[0, 1], at_most=0.4)
@@ -195,8 +195,10 @@ claim(SPD, text, middle[SIDE // 2, SIDE // 2], at_least=0.9)
 
 # %% [markdown]
 # DDPM's path is only some three per cent longer than the shortest one; but it rushes through the
-# first fifth of its time, and then it hardly moves. And the order is new: low frequencies give up
-# their signal early, high ones late, so that the image is *sharpened* while noise comes in.
+# first fifth of its time, and then it hardly moves. The shortest path has constant speed (last
+# column). That is the same straight line as the sum of its steps, so only the sum has a card. And
+# the order is new: low frequencies give up their signal early, high ones late, so that the image is
+# *sharpened* while noise comes in.
 #
 # ## 2. What does a short path buy?
 #
@@ -351,13 +353,15 @@ for name in ("shortest path", "linear", "linear, even"):
 everything = torch.cat([digits_train, digits_held])
 band = diffusion.null_band(everything, spectrum_error, len(digits_held), 40, generator=draws(15))
 print(f"digits against digits, 95 %: {band.low:.3f} to {band.high:.3f}")
-for n, bound in ((10, 0.8), (50, 1.25)):
-    text = f"digits, learned denoisers, {n} steps: spectrum error, shortest path over linear DDPM"
-    claim(SPD, text, digit_error["shortest path", n] / digit_error["linear", n], at_most=bound)
+text = "digits, learned denoisers, 10 steps: spectrum error, shortest path over linear DDPM"
+claim(SPD, text, digit_error["shortest path", 10] / digit_error["linear", 10], at_most=0.8)
+ratio = digit_error["shortest path", 50] / digit_error["linear", 50]
+metric("digits_spectrum_error_50_steps_shortest_over_linear", ratio)
 
 # %% [markdown]
 # With ten steps the sampler's own error rules and the shortest path wins, mostly for its even pace.
-# With 50 the network's error counts too, and the order of the three depends on the seed.
+# With 50 the network's error counts too, and the order of the three depends on the seed: there we
+# claim nothing.
 #
 # ## 4. Blur and noise
 #
@@ -416,9 +420,9 @@ def block_noise(white, s):
     return sum(white.roll((i, j), (-2, -1)) for i in range(s) for j in range(s)) / s
 
 
-def relay_noise(shape, generator, dtype):
+def relay_noise(shape, generator, dtype, s=S):
     white, other = torch.randn((2, *shape), generator=generator, dtype=dtype)
-    return white + BLOCK * block_noise(other, S)
+    return white + BLOCK * block_noise(other, s)
 
 
 def enlarge(x, s):
@@ -462,9 +466,10 @@ rows, moments = ("linear", "shortest path", "blur and noise"), (0, 0.2, 0.4, 0.6
 
 def taken_apart(name, t, x):
     """Images x (B, 1, 32, 32) at t from 0 to 1."""
-    eps = randn(x.shape, 1)
     if name == "blur and noise":
-        return by_patch(x, blur_factors(t, 4)) + sigma_of(t) * eps
+        noise = relay_noise(x.shape, draws(1), x.dtype, 4)
+        return by_patch(x, blur_factors(t, 4)) + sigma_of(t) * noise
+    eps = randn(x.shape, 1)
     abar = table[name][round(t * T)]
     return ifft(abar.sqrt() * fft(x) + (1 - abar).sqrt() * fft(eps))
 
@@ -539,15 +544,18 @@ torch.testing.assert_close(relay(field.denoise, x, 6, sigma_max=0.0), plain)
 # Photographs of $16 \times 16$, and small U-Nets. The relay's network sees blurred, noisy images,
 # with EDM's loss, $\frac{\sigma^2 + \sigma_d^2}{(\sigma \sigma_d)^2}\,\|\hat x_0 - x_0\|^2$. The
 # stage before it learns $8 \times 8$ images with $\log \sigma \sim \mathcal N(-1.2, 1.2^2)$, EDM's
-# levels. The baselines learn $16 \times 16$ from noise. One has these levels and takes as many
-# steps, in training and in sampling. The other, *moved*, heeds section 4: a doubled side asks for a
-# doubled $\sigma$, so its levels are moved up by $\log 2$ (Hoogeboom et al. 2023). It gets on top
-# what the first stage costs, a quarter more training and a quarter more sampling steps.
+# levels. The baselines learn $16 \times 16$ from noise. One trains at these levels and takes as
+# many steps, in training and in sampling. The other, *moved*, heeds section 4: a doubled side asks
+# for a doubled $\sigma$, so the levels it *trains* at are moved up by $\log 2$ (Hoogeboom et al.
+# 2023); both are sampled from $\sigma = 20$ downwards. It gets on top what the first stage costs, a
+# quarter more training and a quarter more sampling steps.
 #
 # Two controls take the relay apart. *No blur* is a relay trained and run without blur, handed the
-# same images. *Real 8 x 8* is the relay, handed reduced photographs in place of what the first
-# stage draws. Images are compared with held-out photographs, whole, and in their *detail*, what is
-# left of them without the means of $2 \times 2$ pixels.
+# same images. *Real 8 x 8* is the relay, handed reduced training crops in place of what the first
+# stage draws. Images are compared with held-out crops, whole, and in their *detail*, what is left
+# of them without the means of $2 \times 2$ pixels. Training and held-out crops are cut at random
+# from the **same ten photographs** and may overlap: the distances tell how well a law is drawn, not
+# what a network would do with another photograph.
 
 # %%
 photos = F.avg_pool2d(big, 64 // FINE) - big.mean()
@@ -657,12 +665,12 @@ plt.show()
 
 # %% [markdown]
 # Grey is what photographs score against photographs. The **detail** that the relay draws is nearer
-# to it than either baseline's, by about a third: its network had one task, and a short way to go.
-# That is most of it. Blur adds up to a quarter, at some seeds nothing: at $\sigma = 1.77$ the noise
-# drowns what blur would take away. (With `prob_length` 0.3 it does more, but there the relay hardly
-# beats the start from noise, if at all.) **Whole images**, which brightness and coarse shapes rule,
-# show no reliable gain. This is not the relay's fault: from real $8 \times 8$ images it comes near
-# the grey band or into it. Most of what is missing has been lost in the first stage.
+# to it than either baseline's, by more than a quarter: its network had one task, and a short way to
+# go. That is most of it. Blur adds up to a quarter, at some seeds nothing: at $\sigma = 1.77$ the
+# noise drowns what blur would take away. (With `prob_length` 0.3 it does more, but there the relay
+# hardly beats the start from noise, if at all.) **Whole images**, which brightness and coarse
+# shapes rule, show no reliable gain. This is not the relay's fault: from real $8 \times 8$ images
+# it comes near the grey band or into it. Most of what is missing has been lost in the first stage.
 #
 # ## 7. Exercises
 #

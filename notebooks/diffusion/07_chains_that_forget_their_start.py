@@ -28,9 +28,9 @@
 # for sampling, optimization and boosting*, ICLR 2024,
 # [arXiv:2310.06081](https://arxiv.org/abs/2310.06081).
 #
-# You need Bayes' rule, matrices, and a first idea of a stochastic differential equation. Every
-# number in the text is measured below; the green cards say which statement was held against which
-# bound.
+# You need Bayes' rule, matrices, and a first idea of a stochastic differential equation. Numbers
+# in the text are measured below, unless other runs are named; the green cards say which statement
+# was held against which bound.
 
 # %% tags=["parameters"]
 seed: int = 0  # of every random draw below

@@ -24,8 +24,9 @@
 # noisy image worth? Data scaling laws for ambient diffusion*, ICLR 2025,
 # [arXiv:2411.02780](https://arxiv.org/abs/2411.02780).
 #
-# You need to know what a denoiser is, and that sampling is denoising in small steps. Every number
-# in the text is measured; the green cards say which statement was held against which bound.
+# You need to know what a denoiser is, and that sampling is denoising in small steps. Numbers in the
+# text are measured below, unless other runs are named; the green cards say which statement was held
+# against which bound.
 
 # %% tags=["parameters"]
 seed: int = 0  # of every random draw below
@@ -46,7 +47,7 @@ n_steps: int = 12  # of the sampler
 
 # %%
 import math
-from time import perf_counter
+from time import process_time
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -173,13 +174,15 @@ claim(
 )
 claim(
     PAPER,
-    "the same, relative to as many samples that are all noisy",
+    "mixture: RMS error of the means from few clean and many noisy samples, relative to as many "
+    "samples that are all noisy",
     hybrid[noise] / only_noisy[noise],
     at_most=0.8,
 )
 claim(
     PAPER,
-    "all samples clean, relative to the hybrid: noise still costs",
+    "mixture: RMS error of the means from all samples clean, relative to few clean and many noisy: "
+    "noise still costs",
     only_clean / hybrid[noise],
     at_most=0.6,
 )
@@ -192,7 +195,8 @@ claim(
 )
 claim(
     PAPER,
-    "the same growth with few clean samples added",
+    "from the lowest to the highest noise: growth of the error that is learned from few clean and "
+    "many noisy samples",
     hybrid[noises[-1]] / hybrid[noises[0]],
     at_most=1.8,
 )
@@ -242,7 +246,15 @@ sigmas = np.linspace(0.1, 1.0, 19)
 first = np.array([price(0, n_points, sigma_n) for sigma_n in sigmas])
 later = np.array([price(n_few, n_rest, sigma_n) for sigma_n in sigmas])
 high = sigmas >= 0.6
+
+
+def misfit(x):
+    """Root mean square residual of a straight line in x through the logarithm of the price."""
+    return np.sqrt(np.polyfit(x, np.log(first[high]), 1, full=True)[1][0] / high.sum())
+
+
 exponent = np.polyfit(sigmas[high] ** 2, np.log(first[high]), 1)[0]
+metric("growth_of_log_price_per_unit_of_variance", exponent)
 
 # %% tags=["cover"]
 fig, axes = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
@@ -306,10 +318,10 @@ claim(
 )
 claim(
     PAPER,
-    "the price of the first clean sample is exponential in the noise variance from 0.36 to 1: "
-    "growth of its logarithm per unit of variance",
-    exponent,
-    at_least=3,
+    "price of the first clean sample, noise variance from 0.36 to 1: misfit of an exponential of "
+    "the variance, relative to that of a power of it",
+    misfit(sigmas[high] ** 2) / misfit(np.log(sigmas[high])),
+    at_most=0.8,
 )
 claim(
     PAPER,
@@ -320,12 +332,12 @@ claim(
 
 # %% [markdown]
 # The points lie on the lines: estimation is as good as it can be. On the right is the paper's
-# theorem in small: from about 0.4 on, the price of the *first* clean sample is a straight line
-# against $\sigma_n^2$, exponential in the variance (a thousand at $\sigma_n = 1$). To separate
-# neighbours is to deconvolve, and noise damps fine structure like $e^{-\omega^2\sigma_n^2/2}$. Yet
-# once a few clean samples tell the components apart, noisy ones only have to say where each is, and
-# the price falls to 46.
-# **A few clean samples make the noisy ones useful.** The slider shows what noise does to the law.
+# theorem in small: once $\sigma_n^2$ is above about 0.4, the price of the *first* clean sample is
+# close to a straight line, exponential in the variance (a thousand at $\sigma_n = 1$). From 0.1 to
+# 0.3 it rises little. To separate neighbours is to deconvolve, and noise damps fine structure like
+# $e^{-\omega^2\sigma_n^2/2}$. Yet once a few clean samples tell the components apart, noisy ones
+# only have to say where each is, and the price falls to 46. **A few clean samples make the noisy
+# ones useful.** The slider shows what noise does to the law.
 
 
 # %%
@@ -341,7 +353,7 @@ def show_noise(noise_std=noise):
 
 
 show_noise()
-interact(show_noise, noise_std=FloatSlider(noise, min=0.1, max=1.0, step=0.05))
+_ = interact(show_noise, noise_std=FloatSlider(noise, min=0.1, max=1.0, step=0.05))
 
 # %% [markdown]
 # ## 3. A denoiser that never saw a clean image
@@ -409,7 +421,7 @@ claim(
 # on $y$ and gets $\mathbb E[y \mid x_t]$. The other takes $y$ for clean at all levels. We give each
 # its perfect minimiser, so that no network is to blame, and let it sample the mixture. Both have a
 # training loss that cannot be any lower. That of the first is even *the same number* as the right
-# one's, for both predict $y$ equally well.
+# one's, by the identity just checked: both predict $y$ equally well.
 
 
 # %%
@@ -441,7 +453,8 @@ losses = {
     "right": ambient_residual(clean_law.denoise(x_t, 1.0, sigma_t), x_t, y, noise**2 / sigma_t**2),
     "no skip term": without_skip(x_t, 1.0, sigma_t) - y,
 }
-losses = {name: float(residual.square().mean()) for name, residual in losses.items()}
+for name, residual in losses.items():
+    print(f"training loss, {name}: {float(residual.square().mean()):.6f}")
 fig, axes = plt.subplots(1, 3, figsize=(12, 2.8), layout="constrained", sharey=True)
 dense = torch.linspace(-2, n_components + 1, 500, dtype=torch.float64)[:, None]
 for axis, (name, x), colour in zip(axes, ends.items(), (GREEN, PINK, ORANGE)):
@@ -454,13 +467,6 @@ axes[0].set_ylabel("density")
 axes[0].legend(loc="upper center", ncols=2, fontsize=9)
 plt.show()
 
-claim(
-    PAPER,
-    "training loss without the skip term relative to the right one: no warning",
-    losses["no skip term"] / losses["right"],
-    at_least=1 - 1e-6,
-    at_most=1 + 1e-6,
-)
 claim(
     PAPER,
     "noisy taken for clean: samples' mean distance to the quantiles of the noisy law, relative to "
@@ -490,7 +496,7 @@ claim(
 # $h(x_t, \sigma_n)$ (*truncated*). We do both and hold against the better one.
 
 # %%
-SIGMA_DATA = 0.84  # root mean square of the pixels
+SIGMA_DATA = 0.84  # about the root mean square of the pixels, 0.85
 density = edm_density(-0.5, 1.2)  # log sigma_t is normal
 (digits, _), (held_out, _) = digit_images(n_train, generator=draws(10))
 everything = torch.cat([digits, held_out])
@@ -539,9 +545,9 @@ sources = {
     "hybrid": (some_noisy, digit_noise * (torch.arange(n_train) >= n_clean)),
     "all noisy": (noisy_digits, torch.full((n_train,), digit_noise)),
 }
-started = perf_counter()
+started = process_time()
 networks = {name: learned(*source) for name, source in sources.items()}
-print(f"four networks, {train_steps} steps each: {perf_counter() - started:.0f} s")
+print(f"four networks, {train_steps} steps each: {process_time() - started:.0f} CPU seconds")
 
 # %% [markdown]
 # The Fréchet distance compares mean and covariance of the 64 pixels of generated and of held-out
@@ -629,7 +635,8 @@ claim(
 )
 claim(
     PAPER,
-    "and at a level of 0.2, which it never saw",
+    "digits: error of noisy images alone, relative to all clean, at a level of 0.2, which that "
+    "network never saw",
     excess["all noisy"][1],
     at_least=1.5,
 )
@@ -684,7 +691,8 @@ claim(
 )
 claim(
     PAPER,
-    "the same along the thirtieth, detail, relative to the first",
+    "digits: noisy images per clean one along the thirtieth principal direction, detail, relative "
+    "to the first",
     measured[-1] / measured[0],
     at_least=10,
 )
