@@ -296,3 +296,15 @@ X = torch.zeros(4, 2, 3)
 def test_bad_input_is_named(arguments, error, said):
     with pytest.raises(error, match=said):
         lif_scan(**({"x": X, "decay": 0.9} | arguments))
+
+
+def test_a_very_long_series_is_that_of_its_halves():
+    # Beyond 65,536 steps a single neuron is more work than the least that is worth a thread.
+    T = 65_538
+    x = draw(T, 1).requires_grad_()
+    s, last = lif_scan(x, 0.9, return_state=True)
+    first, middle = lif_scan(x[: T // 2], 0.9, return_state=True)
+    second, end = lif_scan(x[T // 2 :], 0.9, v=middle, return_state=True)
+    assert torch.equal(s, torch.cat([first, second])) and torch.equal(last, end)
+    s.sum().backward()
+    assert x.grad.isfinite().all() and x.grad.any()
