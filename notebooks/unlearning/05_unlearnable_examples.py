@@ -23,8 +23,9 @@
 # *Unlearnable examples: making personal data unexploitable*, ICLR 2021,
 # [arXiv:2101.04898](https://arxiv.org/abs/2101.04898).
 #
-# You need to know how a network is trained by gradient descent. Every number in the text is
-# measured below; the green cards say which statement was held against which bound.
+# You need to know how a network is trained by gradient descent. Numbers in the text are
+# measured below, unless other runs are named; the green cards say which statement was held against
+# which bound.
 
 # %% tags=["parameters"]
 seed: int = 0  # of every random draw below
@@ -67,7 +68,7 @@ from labkit.data import PHOTOGRAPHS
 from labkit.exercises import check
 from labkit.plots import BLUE, GREY, ORANGE, SKY, house_style
 from labkit.seeding import seeded, streams
-from labkit.unlearning import Recipe, digits_split, take, train
+from labkit.unlearning import Recipe, accuracy, digits_split, logits_of, take, train
 from labkit.unlearning.noise import Centre, input_gradient, min_min_noise, pgd, project, small_cnn
 from labkit.unlearning.training import descend
 
@@ -128,9 +129,8 @@ x, y = cut(images, 0, n_train, rng)
 x_test, y_test = cut(images, 1, n_test, rng)
 
 
-@torch.no_grad()
-def accuracy(model, x, y):
-    return float((model(x).argmax(dim=1) == y).float().mean())
+def share_right(model, x, y):
+    return accuracy(logits_of(model, x), y)
 
 
 def cnn(stream=10, channels=3, classes=K, batch_norm=True):
@@ -257,9 +257,9 @@ victims = {
     name: victim(z, y) for name, z in tqdm(published.items(), desc="CNN victims", leave=False)
 }
 mlps = {name: victim(z, y, mlp()) for name, z in published.items()}
-on_train = {name: accuracy(net, published[name], y) for name, net in victims.items()}
-on_test = {name: accuracy(net, x_test, y_test) for name, net in victims.items()}
-mlp_test = {name: accuracy(net, x_test, y_test) for name, net in mlps.items()}
+on_train = {name: share_right(net, published[name], y) for name, net in victims.items()}
+on_test = {name: share_right(net, x_test, y_test) for name, net in victims.items()}
+mlp_test = {name: share_right(net, x_test, y_test) for name, net in mlps.items()}
 
 print("noise                    CNN: training   clean test   MLP: clean test   mean |δ| / ε")
 for name, z in published.items():
@@ -344,18 +344,21 @@ claim(
 )
 claim(
     PAPER,
-    "random class-wise noise of full amplitude costs more than class-wise min-min noise",
-    lost("random class-wise, ±ε") - lost("min-min class-wise"),
-    at_most=5,
+    "class-wise min-min noise costs more than random class-wise noise of full amplitude, ±ε",
+    lost("min-min class-wise") - lost("random class-wise, ±ε"),
+    at_least=0,
     unit="points",
 )
 claim(
     PAPER,
-    "transfer of class-wise noise to an MLP: clean test accuracy lost",
-    lost("min-min class-wise", mlp_test),
-    at_least=20,
+    "an MLP: class-wise min-min noise costs more than uniform random class-wise noise",
+    lost("min-min class-wise", mlp_test) - lost("random class-wise", mlp_test),
+    at_least=0,
     unit="points",
 )
+metric("lost_mlp_min_min", lost("min-min class-wise", mlp_test))
+metric("lost_mlp_random_class_wise", lost("random class-wise", mlp_test))
+metric("lost_mlp_random_class_wise_sign", lost("random class-wise, ±ε", mlp_test))
 metric("clean_accuracy", on_test["no noise"])
 metric("lost_min_max", lost("min-max"))
 metric("lost_random_class_wise_sign", lost("random class-wise, ±ε"))
@@ -366,10 +369,13 @@ metric("lost_random_class_wise_sign", lost("random class-wise, ±ε"))
 # in the disturbance.
 #
 # Now look at the third and fourth bar. **Random patterns do it too**, if they are the same for a
-# whole class: at full amplitude they cost about three quarters of what the optimised ones cost, and
-# to the MLP it is all one. What counts is that the noise tells the class more simply than the
-# picture does. Optimisation finds patterns that a convolution notices sooner, and makes do with
-# less amplitude; it is not the only way to find them (Yu et al., KDD 2022, need no network at all).
+# whole class: at full amplitude they cost about seven tenths of what the optimised ones cost
+# (67 to 85 % at seeds 0 to 9), and to the MLP it is all one: those of full amplitude cost it as
+# much, and even uniform ones, of half the amplitude, do over four fifths of that harm (71 to 89 %).
+# So its loss is hardly evidence that the *optimised* pattern carries over. What counts is that the
+# noise tells the class more simply than the picture does. Optimisation finds patterns that a
+# convolution notices sooner, and makes do with less amplitude; it is not the only way to find them
+# (Yu et al., KDD 2022, need no network at all).
 #
 # **Sample-wise** noise is weaker here, and varies more from seed to seed: with 600 patches the
 # source model has every one right after three or four rounds, and the method stops.
@@ -391,7 +397,7 @@ other = (y_test + 1) % K
 def answers(model, amplitude):
     """Shares of test patches with the noise of another class: named by picture, by noise."""
     noisy = x_test + project(amplitude * class_noise[other], x_test, eps)
-    return accuracy(model, noisy, y_test), accuracy(model, noisy, other)
+    return share_right(model, noisy, y_test), share_right(model, noisy, other)
 
 
 amplitudes = np.linspace(0, 1, 11)
@@ -457,8 +463,8 @@ explore(0.4)  # the same without the slider, for those who read this on paper
 half = torch.randperm(len(x), generator=draws(40)) < len(x) // 2
 mixed = torch.where(half[:, None, None, None], protected, x)
 partial = {
-    "half protected": accuracy(victim(mixed, y), x_test, y_test),
-    "half deleted": accuracy(victim(x[~half], y[~half]), x_test, y_test),
+    "half protected": share_right(victim(mixed, y), x_test, y_test),
+    "half deleted": share_right(victim(x[~half], y[~half]), x_test, y_test),
 }
 for name, value in partial.items():
     print(f"{name:15} {value:.1%} of clean test patches right")
@@ -507,10 +513,10 @@ def grayscale(x):
 cured = {"none": (on_test["no noise"], on_test["min-min class-wise"])}
 for name, process in {"JPEG": jpeg, "grayscale": grayscale}.items():
     nets = [victim(process(z), y) for z in (x, protected)]
-    cured[name] = tuple(accuracy(net, process(x_test), y_test) for net in nets)
+    cured[name] = tuple(share_right(net, process(x_test), y_test) for net in nets)
 cured["adversarial training"] = (
-    accuracy(robust, x_test, y_test),
-    accuracy(adversarial_training(protected, y, eps), x_test, y_test),
+    share_right(robust, x_test, y_test),
+    share_right(adversarial_training(protected, y, eps), x_test, y_test),
 )
 fig, axis = plt.subplots(figsize=(8, 2.9), layout="constrained")
 place = np.arange(len(cured))
@@ -586,11 +592,12 @@ pattern = (2 * torch.rand((10, 1, 8, 8), generator=draws(52)) - 1).sign()
 
 def digit_accuracy(z):
     net = victim(z, y_d, cnn(channels=1, classes=10), epochs=10)
-    return 100 * accuracy(net, *test_digits)
+    return 100 * share_right(net, *test_digits)
 
 
 clean_digits = digit_accuracy(x_d)
 rows = {"random class-wise, ±ε": [], "min-min class-wise": []}
+size = {name: [] for name in rows}  # mean |δ| / ε on the published digits
 for e in tqdm(digit_eps, desc="digits", leave=False):
     source = cnn(53, channels=1, classes=10, batch_norm=False)
     noise, _ = min_min_noise(
@@ -603,7 +610,15 @@ for e in tqdm(digit_eps, desc="digits", leave=False):
         max_rounds=class_rounds,
     )
     for name, delta in zip(rows, (e * pattern, noise)):
-        rows[name].append(digit_accuracy(x_d + project(delta[y_d], x_d, e)))
+        delta = project(delta[y_d], x_d, e)
+        rows[name].append(digit_accuracy(x_d + delta))
+        size[name].append(float(delta.abs().mean()) / e)
+
+paper = float((x_d == 0).float().mean())
+print(f"without noise {clean_digits:.1f}% right; {paper:.0%} of all pixels are exactly 0")
+for name in rows:
+    cells = [f"{v:.1f}% at ε = {e:g}" for v, e in zip(rows[name], digit_eps)]
+    print(f"{name:23} {',  '.join(cells)};  mean |δ| / ε", *(f"{v:.2f}" for v in size[name]))
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained", width_ratios=[1.4, 1])
 for (name, values), colour in zip(rows.items(), (SKY, ORANGE)):
@@ -622,15 +637,24 @@ claim(
     at_most=4,
     unit="points",
 )
-for e, value in zip(digit_eps, rows["min-min class-wise"]):
-    metric(f"digits_lost_at_{e:g}", clean_digits - value)
+for k, e in enumerate(digit_eps):
+    for name, short in zip(rows, ("_random", "")):
+        metric(f"digits_lost{short}_at_{e:g}", clean_digits - rows[name][k])
+        metric(f"digits_size{short}_at_{e:g}", size[name][k])
 
 # %% [markdown]
-# At the paper's bound nothing happens, at 0.15 little, and at 0.3, which anybody can see, a random
-# pattern of full amplitude does more harm than the optimised noise. The source model soon reads
-# the strokes so well that its gradient, which should shape the noise, no longer asks for any. Noise
-# protects where the class lies in faint detail, as in photographs; the strokes of a digit are a
-# stronger signal than any noise one could overlook.
+# At the paper's bound nothing happens. At 0.15 the optimised noise does little, and at 0.3 anybody
+# can see it. At both a random pattern of full amplitude does more harm. But the two are **not of
+# one size**: on the published digits the pattern has two thirds of the bound, the optimised noise
+# one third. That is not for want of gradient, since a step has size $\alpha$ whatever the gradient
+# is. It is the clipping to $[0, 1]$: where a digit has paper, it takes only noise that brightens,
+# where it has full ink, only noise that darkens; and the noise of a class is the mean of what its
+# digits take. (Clipped to $\pm\epsilon$ alone, it grew to 0.8 of the bound 0.3 in a trial at seeds
+# 0 and 1.) Size for size, the noise at 0.3 costs a little more than the pattern at 0.15: 17 points
+# against 13, and more at nine of the seeds 0 to 9.
+#
+# Noise protects where the class lies in faint detail, as in photographs; the strokes of a digit are
+# a stronger signal than any noise one could overlook.
 #
 # ## 7. Exercises
 #
@@ -737,15 +761,16 @@ check(
 # ## 8. What did not reproduce, and what is smaller here
 #
 # - **Optimisation is only a part of it.** Random class-wise noise of amplitude $\pm\epsilon$ does
-#   three quarters of the harm to the CNN and all of it to the MLP. Uniform noise, the usual
-#   control, has half the amplitude and flatters the method.
+#   seven tenths of the harm to the CNN here and all of it to the MLP. Uniform noise, the usual
+#   control, has half the amplitude and flatters the method; to the MLP even it does most of the
+#   harm.
 # - **Min-max noise is a strong poison here** (21 to 57 points at seeds 0 to 9), not the weak one of
 #   the paper, so no bound is held against it.
 # - **Adversarial training** undoes the noise compared with itself on clean patches, yet regains
 #   only 45 to 73 % of the loss: at this bound it costs the small network a third of its accuracy
 #   or more.
 # - **Grayscale** does not help; the text above says why.
-# - **Sample-wise noise** costs 13 to 50 points here, less than class-wise (40 to 66). In the paper
+# - **Sample-wise noise** costs 13 to 50 points here, less than class-wise (40 to 67). In the paper
 #   they bring a ResNet-18 on CIFAR-10 from 94 % down to 20 % and 16 %.
 # - **Digits** resist: noise that costs more than a few points is plain to see.
 #

@@ -20,12 +20,12 @@
 #
 # **Reading** 10 minutes. **Running** about a minute on two CPU cores, under 1 GB of memory.
 #
-# **Paper** `salm-medical-unlearnable`: W. Sun, Y. Liu, Y. Wang, Z. Liu, L. Sun and others,
-# *Medical unlearnable examples: securing medical data from unauthorized training via
-# sparsity-aware local masking*, [arXiv:2403.10573](https://arxiv.org/abs/2403.10573).
+# **Paper** `salm-medical-unlearnable`: W. Sun, Y. Liu, Z. Yan, K. Xu and L. Sun, *Medical
+# unlearnable examples: securing medical data from unauthorized training via sparsity-aware local
+# masking*, 2024, [arXiv:2403.10573](https://arxiv.org/abs/2403.10573).
 #
-# You should have read *unlearning/05_unlearnable_examples*. Every number in the text is measured
-# below; the green cards say which statement was held against which bound.
+# You should have read *unlearning/05_unlearnable_examples*. Numbers in the text are measured below,
+# unless other runs are named; the green cards say which statement was held against which bound.
 
 # %% tags=["parameters"]
 seed: int = 0  # of every random draw below
@@ -55,7 +55,7 @@ from labkit.data import natural_images
 from labkit.exercises import check
 from labkit.plots import BLUE, GREY, ORANGE, house_style
 from labkit.seeding import streams
-from labkit.unlearning import Recipe, train
+from labkit.unlearning import Recipe, accuracy, logits_of, train
 from labkit.unlearning.noise import input_gradient, min_min_noise, project, small_cnn
 from labkit.unlearning.training import descend
 
@@ -289,9 +289,8 @@ def protect(x, y, bound, where=None):
     return x + noise, len(errors)
 
 
-@torch.no_grad()
-def accuracy(model, x, y):
-    return float((model(x).argmax(dim=1) == y).float().mean())
+def share_right(model, x, y):
+    return accuracy(logits_of(model, x), y)
 
 
 def victim(z, y, batch_norm=False, epochs=epochs):
@@ -324,10 +323,10 @@ published, rounds = {"no noise": x}, {}
 for name, (bound, where) in tqdm(kinds.items(), desc="noise", leave=False):
     published[name], rounds[name] = protect(x, y, bound, where)
 victims = {name: victim(z, y) for name, z in tqdm(published.items(), desc="victims", leave=False)}
-on_test = {name: accuracy(net, x_test, y_test) for name, net in victims.items()}
-on_train = {name: accuracy(net, published[name], y) for name, net in victims.items()}
+on_test = {name: share_right(net, x_test, y_test) for name, net in victims.items()}
+on_train = {name: share_right(net, published[name], y) for name, net in victims.items()}
 normed = {
-    name: accuracy(victim(published[name], y, batch_norm=True), x_test, y_test)
+    name: share_right(victim(published[name], y, batch_norm=True), x_test, y_test)
     for name in ("no noise", "full", "full, weaker", "SALM")
 }
 changed_share = {
@@ -412,7 +411,7 @@ claim(
     PAPER,
     "noise of about equal energy over the whole scan: accuracy lost relative to SALM",
     lost("full, weaker") / lost("SALM"),
-    at_most=1.5,
+    at_most=1.3,
 )
 claim(
     PAPER,
@@ -431,8 +430,9 @@ metric("lost_full_weaker_batch_norm", lost("full, weaker", normed))
 # %% [markdown]
 # SALM does what it promises. The victim is right about its training scans and about half of the
 # clean ones (two thirds at some seeds). A quarter of the pixels does about as much as all, and a
-# random quarter does little. At about equal energy, noise over the whole scan does no more, and at
-# most seeds less. Three remarks make this smaller.
+# random quarter does little. At about equal energy (a fifth less, by its PSNR), noise over the
+# whole scan does about half of SALM's harm here. At seeds 0 to 9 it did about half or less at eight
+# and as much as SALM at two, so the bound lies above one. Three remarks make this smaller.
 #
 # - **The gradient is not needed here.** The brightest pixels serve as well. The gradient finds the
 #   organ; so does everybody who knows that air is black.
@@ -440,7 +440,7 @@ metric("lost_full_weaker_batch_norm", lost("full, weaker", normed))
 #   the organ, SALM's noise is about as strong as full noise (column "organ"). The doctor gains a
 #   clean background, hence the better SSIM, but not a clean organ.
 # - **It depends on the victim.** With batch normalisation, which learns less well from few scans,
-#   the weaker noise over the whole scan costs nearly as much as SALM.
+#   the weaker noise over the whole scan costs nearly as much as SALM (at seed 3 more).
 #
 # And when is the mask read? *Early* masks, from a network that still looks anywhere, cost the
 # victim less than late ones at most of the seeds that we tried, sometimes by far.
@@ -481,18 +481,18 @@ edge = (SIDE - CROP) // 2
 x_test_centre = x_test[..., edge : edge + CROP, edge : edge + CROP]
 cured = {"as published": (on_test["no noise"], on_test["SALM"])}
 cured["median filter"] = tuple(
-    accuracy(victim(filtered(z), y), filtered(x_test), y_test) for z in (x, published["SALM"])
+    share_right(victim(filtered(z), y), filtered(x_test), y_test) for z in (x, published["SALM"])
 )
 cured["random crops"] = tuple(
-    accuracy(crop_victim(z, y), x_test_centre, y_test) for z in (x, published["SALM"])
+    share_right(crop_victim(z, y), x_test_centre, y_test) for z in (x, published["SALM"])
 )
 order = torch.randperm(n_train, generator=draws(40))
 hidden, rest = order[: round(part * n_train)], order[round(part * n_train) :]
 mixed = x.clone()
 mixed[hidden] = published["SALM"][hidden]
 longer = round(epochs / (1 - part))  # as many mini-batches as on all scans
-with_hidden = accuracy(victim(mixed, y), x_test, y_test)
-without_hidden = accuracy(victim(x[rest], y[rest], epochs=longer), x_test, y_test)
+with_hidden = share_right(victim(mixed, y), x_test, y_test)
+without_hidden = share_right(victim(x[rest], y[rest], epochs=longer), x_test, y_test)
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 2.6), layout="constrained", width_ratios=[1.3, 1])
 place = np.arange(len(cured))
@@ -694,15 +694,15 @@ check(
 #
 # - **"Better than noise over the whole image"** did not reproduce cleanly: at equal bound SALM
 #   costs 0.8 to 1.8 times as much at seeds 0 to 9, with a quarter of the pixels. Against
-#   whole-image noise of about equal energy it is ahead with the victim that resembles the source,
-#   and only a little with the one that has batch normalisation.
+#   whole-image noise of about equal energy it is ahead at most seeds with the victim that resembles
+#   the source, and only a little here with the one that has batch normalisation.
 # - **No gain in utility where it matters.** Over the scan SALM's PSNR is more than 3.5 dB better,
 #   on the organ it is about the same.
 # - **The cost** was not measured: a masked step needs the same gradient as a full one, and our mask
 #   needs a trained network before.
 # - **Cropping** in training undoes a quarter of the harm or more here.
 # - **The moment of the mask** is not settled by the paper as far as we could tell. Read after one
-#   round, only a third to six tenths of the mask lie on the organ, at the seeds tried.
+#   round, only a quarter to six tenths of the mask lie on the organ, at the seeds tried.
 #
 # Smaller than in the paper: simulated scans of 32 × 32 pixels in four classes instead of X-ray, CT,
 # pathology, retina and ultrasound, 512 of them, three-layer networks and ten epochs. The bound is

@@ -446,8 +446,8 @@ metric("belief_uniform", mean["uniform"][-1])
 
 # %% [markdown]
 # The naive crowds are a warning to whoever simulates this. They take every defiant action for what
-# it would mean without noise, a very strong signal to the contrary. Above $l \approx 7$ this costs
-# them as much belief as all agreeing actions bring, and learning stops. A simulation with that
+# it would mean without noise, a very strong signal to the contrary. Above $l \approx 3.6$ this
+# costs them more belief than all agreeing actions bring, and learning stops. A simulation with that
 # mistake would conclude that privacy destroys learning, for the wrong reason.
 #
 # ## 4. Which budget is best?
@@ -550,9 +550,10 @@ print(f"E[τ] is finite below ε = {np.exp(boundary):.2f}")
 #   2\varepsilon}, \qquad \text{so that} \qquad \text{wrong}_n \approx
 #   \frac{2}{\varepsilon\sigma^2}\,\frac{\log n}{e^{2\varepsilon} - 1 - 2\varepsilon} .$$
 #
-# What does stay finite is the number of wrong *choices*, what agents believe before the coin falls.
-# Without privacy the two are the same; there, a typical path has few, and the expectation is
-# infinite since rare crowds follow each other into the wrong herd for very long.
+# What does stay finite, for $\varepsilon$ below the boundary above, is the number of wrong
+# *choices*, what agents believe before the coin falls. Without privacy the two are the same; there,
+# a typical path has few, and the expectation is infinite since rare crowds follow each other into
+# the wrong herd for very long.
 
 # %%
 row = list(ROWS).index("smooth")
@@ -848,8 +849,8 @@ check(
 #
 # - **Wrong actions do not stay finite in number**, if an action is what the others see. They grow
 #   with $\log n$, as the three lines of section 5 show for *any* mechanism with the metric promise,
-#   and as the simulation confirms. Wrong choices before the coin falls do stay finite, and so we
-#   read the paper's statement.
+#   and as the simulation confirms. Wrong choices before the coin falls do stay finite for
+#   $\varepsilon$ below the boundary of section 5, and so we read the paper's statement.
 # - **It is the tail, not the privacy.** Any noise with an exponential tail, added to the signal
 #   for whatever reason, does the same; the speed of such crowds is known to hang on the tails of
 #   their private signals. Uniform flips protect as well, in their way, and slow learning down.
@@ -859,7 +860,7 @@ check(
 #   any budget. The gain is one of long queues.
 #
 # Nothing was scaled down: this is the paper's model, with 20,000 agents. Claims were tried at seeds
-# 0, 1, 2 and 7.
+# 0 to 9.
 #
 # **Next.** Banerjee (1992) and Bikhchandani, Hirshleifer and Welch (1992) for herds and cascades;
 # Smith and Sørensen (2000) for when crowds learn; Hann-Caruthers, Martynov and Tamuz,

@@ -85,8 +85,8 @@ COLOURS = {"constant": BLACK, "random": ORANGE, "homeostatic": BLUE}  # in order
 # changes the very thing that guesses. The paper gives a classifier such a stake. Its learning rate
 # $\eta$ is its state of health, and the digits are its food: taking in a digit of class 5 to 9
 # raises $\eta$ by $\eta_0 / 10$, taking in one of class 0 to 4 lowers it by as much, and $\eta$
-# never falls below $10^{-8}$. What counts is what the digit *is*. What the learner expects from it
-# depends on what it takes the digit *for*.
+# never falls below $10^{-8}$. What counts is what the digit is *called* at the time. What the
+# learner expects from it depends on what it *predicts*.
 #
 # The learner may refuse. Once per step, it looks at the first digit of a minibatch of ten, and at
 # the gradient $g$ of its loss there, and imagines two futures:
@@ -97,9 +97,9 @@ COLOURS = {"constant": BLACK, "random": ORANGE, "homeostatic": BLUE}  # in order
 #
 # Both imagined networks are tested on the last 20 digits, with the labels that came with them.
 # Only if *take* gets strictly more of them right, the digit is taken, and $\eta$ moves, now by the
-# *true* class. Then an ordinary step of gradient descent follows on all ten digits, with whatever
-# $\eta$ there is. Nothing in this rule tells $\eta$ whether it is too large or too small, except
-# the imagination.
+# *true* class, the name it has at the time. Then an ordinary step of gradient descent follows on
+# all ten digits, with whatever $\eta$ there is. Nothing in this rule tells $\eta$ whether it is too
+# large or too small, except the imagination.
 #
 # **The world** swaps two of its ten labels at random from time to time, for all digits at once:
 # what was called 3 is now called 8. This is *concept shift*, and it asks for quick unlearning. With
@@ -598,8 +598,9 @@ claim(
 )
 
 # %% [markdown]
-# So random regulation, which perceives nothing and wants nothing, beats the constant rate. In most
-# worlds of section 3 it did better than the homeostatic learner, too. A regulated learner that
+# So random regulation, which perceives nothing and wants nothing, beats the constant rate. In the
+# worlds of section 3 its mean is above that of the homeostatic learner, too, but within the
+# scatter: there, all its intervals above the constant rate include zero. A regulated learner that
 # beats a constant one has not shown that it regulates: it must beat random regulation *and* the
 # best constant rate.
 #
@@ -766,7 +767,7 @@ check(paired_interval, paired_interval_solution, two_learners)
 #
 # Smaller than in the paper: digits of 8 × 8 pixels with $\eta_0 = 0.01$ instead of MNIST and
 # Fashion-MNIST with 0.001, and shorter lives. Whether those explain the difference, this notebook
-# cannot say. Claims were tried at seeds 0, 1, 2 and 7.
+# cannot say. Claims were tried at seeds 0 to 9.
 #
 # **Next.** Ashby, *Design for a Brain* (1952), for machines that change themselves until they are
 # stable; Gama et al., *A survey on concept drift adaptation* (2014), for learners made for such

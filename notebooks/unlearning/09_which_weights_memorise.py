@@ -309,7 +309,8 @@ claim(PAPER, text, table[LONG][0] / max(copies_before, 1 / (5 * per_digit)), at_
 # small beside them. The paper takes its candidates from three:
 #
 # - **SV-DIFF** shifts singular values, $W = U\,\mathrm{diag}(s)\,V^\top \to
-#   U\,\mathrm{diag}(s + \delta)\,V^\top$;
+#   U\,\mathrm{diag}(s + \delta)\,V^\top$ (the original has $\mathrm{ReLU}(s + \delta)$, which keeps
+#   singular values from turning negative; the code and the exercise leave it out);
 # - **DiffFit** trains biases, norms, the table of classes, and a scale $\gamma$ for every layer;
 # - **attention only** trains whole matrices, but only those of attention. Our network has no
 #   attention. In its place stand the whole matrices of three small parts: conditioning, first and
