@@ -222,7 +222,8 @@ plt.show()
 # The official code is not stopped by this, since it does not compute the Fisher diagonal. It
 # squares the gradient of the mean loss of a *batch*, in which gradients of different examples
 # partly cancel. They cancel more in a mixed batch than in a batch of one class, and then the ratio
-# can be larger.
+# can be larger. The card below checks the algebra, and the code, on the networks: a Fisher diagonal
+# cannot fail it.
 
 # %%
 ceiling = alpha_ceiling(N, N_f)
@@ -529,9 +530,9 @@ for name, found in best.items():
 # The expected Fisher (left) has a broad window of $\alpha$ in which the digit goes and the rest
 # stays, and it closes at the ceiling. The empirical Fisher usually has one too, but not for every
 # network. And for the official estimator the **order of the data** decides what $\alpha$ means: at
-# $\alpha = 10$ it selects hardly anything if batches hold one class each, and far too much if they
-# are mixed, with no window at all for some networks. A value of $\alpha$ cannot be carried from one
-# repository to another.
+# $\alpha = 10$ it selects too little, or not the right weights, for most networks if batches hold
+# one class each, and far too much if they are mixed, with no window at all for some networks. A
+# value of $\alpha$ cannot be carried from one repository to another.
 #
 # ### Where the empirical Fisher fails
 #

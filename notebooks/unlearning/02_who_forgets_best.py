@@ -356,9 +356,10 @@ for kind in KINDS:
 #
 # A comparison is worth as much as its tuning. So every method has a budget of about one
 # retraining, *search included*: a method that trains gets three settings, of a few passes over the
-# data each; dampening, where one more setting costs little once the importances are known, gets
-# ten, and adaptive SSD, which sets its threshold itself, three. The best setting is chosen for each
-# request and each network, without a look at retrained networks or at test images: by the highest
+# data each (JiT, which makes 25 noisy copies of every image, three rates and one epoch); dampening,
+# where one more setting costs little once the importances are known, gets ten, and adaptive SSD,
+# which sets its threshold itself, three. The best setting is chosen for each request and each
+# network, without a look at retrained networks or at test images: by the highest
 #
 # $$\big(1 - \lvert a_f - a^* \rvert\big)\; a_\mathrm{keep},$$
 #
@@ -612,9 +613,9 @@ claim(
 )
 claim(
     CORRECTIVE,
-    "the same: best of the SSD family, more than retraining",
-    max(mean[name][some_poison] for name in ("SSD", "loss-free SSD", "adaptive SSD"))
-    - mean["retrained"][some_poison],
+    "back door of which only some images are found: tug-of-war score of loss-free SSD above that "
+    "of retraining without them",
+    mean["loss-free SSD"][some_poison] - mean["retrained"][some_poison],
     at_least=0.2,
 )
 claim(
@@ -623,6 +624,8 @@ claim(
     np.median([mean[name][some_confusion] for name in METHODS]),
     at_most=lows[some_confusion],
 )
+for name in ("SSD", "adaptive SSD"):
+    metric(f"{some_poison} found, {name}", mean[name][some_poison])
 for name in METHODS:
     metric(f"class, {name}", mean[name]["class"])
     metric(f"inside the band, {name}", np.mean([o.inside for o in outcomes if o.method == name]))
@@ -648,13 +651,14 @@ for name in METHODS:
 #   UNSIR for swapped labels, none of them in the band on average.
 # - **Partly found: the yardstick itself breaks.** Retraining without the found images leaves the
 #   back door as it was, with scores near 0. Here dampening is better than retraining: loss-free SSD
-#   scored 0.72 to 0.86, SSD anything from 0.05 to 0.85. With a fifth of the swapped labels found,
-#   nobody came near the band; the best method of the thirteen, not always the same, reached 0.70 to
-#   0.84.
+#   scored 0.72 to 0.86, SSD anything from 0.05 to 0.85; the card is about the former, the steadier
+#   one. With a fifth of the swapped labels found, nobody came near the band; the best method of the
+#   thirteen, not always the same, reached 0.70 to 0.84.
 #
 # Mind that the best of thirteen noisy numbers flatters. And mind the price: with the search
-# counted, a method costs a quarter of a retraining to all of it. Twenty epochs on a thousand images
-# are short; where training is longer, methods of a few passes gain.
+# counted, the cheapest methods cost a fifth to a third of a retraining, the dearest about a whole
+# one. Twenty epochs on a thousand images are short; where training is longer, methods of a few
+# passes gain.
 #
 # ## 4. Forgetting against retaining
 #
@@ -712,9 +716,9 @@ print("on the Pareto front for classes:", ", ".join(front))
 
 # %% [markdown]
 # SSD or its adaptive variant was on the Pareto front for classes at each of the five seeds. Pushed
-# beyond what it needs, each method pays with the other digits. On the right every line runs away
-# from the star: from the first setting on, forgetting more of these images costs accuracy, and
-# brings no network nearer to retraining.
+# beyond what it needs, each method pays with the other digits. On the right the lines first come
+# nearer to the star and then run past it, below: there, forgetting more of these images costs more
+# accuracy than retraining loses.
 #
 # ## 5. What an attacker sees
 #
@@ -749,28 +753,14 @@ in_batch, alone = {}, {}
 for name, score in {"copied": copied_modified_entropy, "corrected": ul.modified_entropy}.items():
     in_batch[name] = score(logits, y)
     alone[name] = torch.cat([score(logits[k : k + 1], y[k : k + 1]) for k in range(len(y))])
-shift = {name: float((in_batch[name] - alone[name]).abs().median()) for name in alone}
 for name in alone:
     print(
         f"{name:9}: median {float(alone[name].median()):8.4f} nats for an image alone, "
         f"{float(in_batch[name].median()):8.4f} in a batch of {len(y)}"
     )
-
-
-claim(
-    SSD,
-    "modified entropy as copied: change of an image's value by the batch it is in, median",
-    shift["copied"],
-    at_least=1.0,
-    unit="nats",
-)
-claim(
-    SSD,
-    "modified entropy, corrected: change of an image's value by the batch it is in, median",
-    shift["corrected"],
-    at_most=1e-4,
-    unit="nats",
-)
+torch.testing.assert_close(in_batch["corrected"], alone["corrected"], rtol=0, atol=1e-4)
+shift = (in_batch["copied"] - alone["copied"]).abs().median()
+metric("modified entropy as copied, change by the batch, nats", shift)
 
 # %% [markdown]
 # The second trap is to read such an attack without its yardstick. That of the SSD paper is a
@@ -847,10 +837,10 @@ for name, (area, found, population) in sorted(attacked.items(), key=lambda item:
 relabelling = ("amnesiac", "SalUn", "bad teacher")
 claim(
     SSD,
-    "amnesiac, SalUn, bad teacher on random images: area of the per-example less the population "
-    "attack, mean",
-    np.mean([attacked[name][0] - attacked[name][2] for name in relabelling]),
-    at_least=0.15,
+    "amnesiac, SalUn, bad teacher on random images: area of the per-example attack above that on "
+    "the original, mean",
+    np.mean([attacked[name][0] for name in relabelling]) - attacked["original"][0],
+    at_least=0.05,
 )
 claim(
     SSD,
@@ -865,7 +855,7 @@ claim(
 # bad teacher, are the easiest to find out, easier at each of the five seeds than the original,
 # which has forgotten nothing: their networks are less sure of these images than networks that never
 # saw them. By tug of war the same three do well on random images. SSD fares about as the original
-# does, for there it chose to change next to nothing.
+# does, for there it changes few answers or none.
 #
 # ## 6. Behind the last layer
 #
@@ -1077,14 +1067,15 @@ check(band, band_solution, lambda rng: (rng.uniform(0.9, 1, size=10), 2.262))
 #
 # - **SSD on classes reproduces**, with $\lambda$ searched along with $\alpha$, as far as accuracies
 #   go. So does the warning that a mean may hide collapses: see the column *lowest*.
-# - **SSD on random examples does not**, in this sense: it scores well where it does next to
-#   nothing, and a per-example attack finds it as easily as the original.
+# - **SSD on random examples does not**, in this sense: it scores well where it changes few answers,
+#   and a per-example attack finds it as easily as the original.
 # - **The finding of the corrective paper reproduces**: retraining fails if only part of the
 #   manipulation is found, dampening can still remove the back door, and nothing mends swapped
 #   labels. But on a fifth of 80 images SSD itself removed it in three of five runs only; loss-free
 #   SSD was steadier.
 # - **JiT and SCRUB** stay far below what their papers report. Three settings may be too few for
-#   them: that, too, is a property of a method.
+#   them: that, too, is a property of a method. (For JiT, nine rates from 0.03 to 1 in a separate
+#   run at seed 0 brought its mean on classes from 0.37 to 0.40 only; more epochs were not tried.)
 #
 # Smaller here: 1000 images of 8 × 8 pixels, perceptrons of 26 000 weights, and two networks for
 # each request other than a class. A true positive rate at 0.1 % false alarms would need more images

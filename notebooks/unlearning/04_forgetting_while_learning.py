@@ -375,7 +375,7 @@ print(f"wrongly labelled pictures to which the network gives the true digit: {co
 
 # %%
 tie = torch.rand(n_train, generator=draw)
-orders = {
+review_orders = {
     "forgetting counts": (c + tie).argsort(descending=True),
     "times wrong": (times_wrong[0] + tie).argsort(descending=True),
     "at random": tie.argsort(),
@@ -385,18 +385,20 @@ orders = {
 def review(reviewed=100, shown=24):
     """Wrong labels found among the pictures reviewed first, and the last of these pictures."""
     _, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained", width_ratios=[1, 1.5])
-    for (name, order), colour, line in zip(orders.items(), (BLUE, GREEN, GREY), ("-", "--", "-")):
+    for (name, order), colour, line in zip(
+        review_orders.items(), (BLUE, GREEN, GREY), ("-", "--", "-")
+    ):
         axes[0].plot(np.arange(1, n_train + 1), w[order].cumsum(0), line, color=colour, label=name)
     axes[0].axvline(reviewed, color="black", lw=0.8)
     axes[0].set(
         xlabel="pictures reviewed",
         ylabel="wrong labels found",
         xlim=(0, 4 * int(w.sum())),
-        title=f"after {reviewed}: {int(w[orders['forgetting counts']][:reviewed].sum())} "
+        title=f"after {reviewed}: {int(w[review_orders['forgetting counts']][:reviewed].sum())} "
         f"of {int(w.sum())} found",
     )
     axes[0].legend()
-    last = orders["forgetting counts"][max(0, reviewed - shown) : reviewed]
+    last = review_orders["forgetting counts"][max(0, reviewed - shown) : reviewed]
     sheet = np.ones((3 * 11, 8 * 9))
     for place, k in enumerate(last):
         row, column = divmod(place, 8)

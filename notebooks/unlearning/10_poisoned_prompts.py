@@ -314,7 +314,8 @@ claim(
 )  # fmt: skip
 claim(
     PAPER,
-    "middle and highest p: the same against the share within the label, largest distance from 1",
+    "middle and highest p, no guidance: trigger share relative to the share within the label, "
+    "largest distance from 1",
     max(abs(trigger_share(p, 1.0) / share[p] - 1) for p in (MIDDLE, HIGH)), at_most=0.2,
 )  # fmt: skip
 metric("lowest_p_trigger_within_label", trigger_share(LOW, 1.0) / share[LOW])
@@ -449,7 +450,8 @@ claim(
 # AUROC is the probability that a triggered image scores above another one. We also test the
 # classifiers: accuracy on clean test digits, and **attack success**, the share of triggered test
 # digits other than 0 that are called 0. As a control, *thinned* is the training set with all but
-# as many poisoned images cured as there are G1 images in the guided set.
+# as many poisoned images cured as there are G1 images in the guided set. And to see where attack
+# success begins, *clean* is the training set without any poison.
 
 # %%
 sets, thinned_to = {}, {}
@@ -465,6 +467,7 @@ for p in (LOW, MIDDLE):
     x, y = (part.clone() for part in poisoned[p].train)
     x[cured], y[cured] = clean[0][cured], clean[1][cured]
     sets[p, "thinned"] = x, y
+sets[0.0, "clean"] = clean
 
 pool = tuple(torch.cat(parts) for parts in zip(*sets.values()))
 members = torch.arange(len(sets)).repeat_interleave(repeats)
@@ -513,6 +516,7 @@ for k, (key, (x, y)) in enumerate(sets.items()):
         "accuracy": float((on_test[own] == test[1]).double().mean()),
         "attack": float((on_attack[own] == TARGET).double().mean()),
     }
+castle[0.0, "clean"] |= {"spectral": np.nan, "STRIP": np.nan}  # there is no trigger to tell apart
 
 fig, axes = plt.subplots(1, 5, figsize=(11.5, 3), layout="constrained", sharey=True)
 labels = [f"p = {p:.0%}, {name}" for p, name in castle]
@@ -524,7 +528,7 @@ columns = {
 }  # fmt: skip
 for axis, (column, title) in zip(axes, columns.items()):
     values = [100 * row[column] for row in castle.values()]
-    bars = axis.barh(labels, values, color=[COLOURS[name] for _, name in castle])
+    bars = axis.barh(labels, values, color=[COLOURS.get(name, GREEN) for _, name in castle])
     axis.bar_label(bars, fmt="%.0f", padding=3)
     axis.set(xlim=(0, 119), xlabel=title, xticks=[0, 50, 100])
     if title.endswith("AUROC (%)"):
@@ -547,13 +551,15 @@ claim(
     low["generated"]["attack"] / low["training"]["attack"], at_most=0.92,
 )  # fmt: skip
 claim(
-    PAPER, "lowest p: the same after training on guided images",
+    PAPER,
+    "lowest p: attack success after training on guided images, relative to the training set",
     low["guided"]["attack"] / low["training"]["attack"], at_most=0.75,
 )  # fmt: skip
 claim(
     PAPER, "middle p: attack success after training on generated images",
     100 * middle["generated"]["attack"], at_least=60, unit="%",
 )  # fmt: skip
+metric("attack_never_poisoned", castle[0.0, "clean"]["attack"])
 metric("attack_thinned_low", low["thinned"]["attack"])
 metric("attack_guided_low", low["guided"]["attack"])
 metric("accuracy_cost_of_guided_low", low["training"]["accuracy"] - low["guided"]["accuracy"])
@@ -565,7 +571,8 @@ metric("strip_gain_middle", middle["guided"]["STRIP"] - middle["training"]["STRI
 # does, to the spectral signature at least: guidance makes zeros uniform, and the few triggered
 # images stick out. Their number is not the reason, for they are seldom more than in the training
 # set. A classifier that learned from generated images falls for the trigger far less often, and
-# pays with some 5 points of accuracy. Part of this is dose: the *thinned* training set helps too,
+# pays with some 5 points of accuracy. (It still falls: without any poison, in the row *clean*, next
+# to no triggered digit is called 0.) Part of this is dose: the *thinned* training set helps too,
 # and costs nothing. (Nobody can thin without knowing the poison, of course.) At nearly all seeds
 # guided images do better than that. A likely reason, untested: their digits are rough, and a patch
 # on a well written digit is news to the classifier. **No wall here is built of amplified
