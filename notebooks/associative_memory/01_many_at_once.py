@@ -173,9 +173,15 @@ claim(
 )
 claim(
     PAPER,
-    "no dilution (a classical Hopfield network): second overlap after the same damage",
+    "no dilution (a classical Hopfield network), from a damaged state: second overlap",
     start_damaged[0.0][1],
     at_most=0.1,
+)
+claim(
+    PAPER,
+    "dilution 0.2, from a damaged state: largest overlap relative to the smallest",
+    start_damaged[0.2][0] / start_damaged[0.2][-1],
+    at_least=10,
 )
 
 
@@ -200,7 +206,7 @@ claim(
 )
 claim(
     PAPER,
-    "the same, minus that without a cue",
+    "share of runs in which the network finds all four in order: two patterns cued minus none",
     found[2] - found[0],
     at_least=0.15,
 )
@@ -343,7 +349,7 @@ claim(
 )
 claim(
     PAPER,
-    "trap, dilution 0.9, no noise: the same",
+    "trap, dilution 0.9, no noise: largest overlap relative to the smallest",
     spread(STRONG, 0),
     at_least=1.2,
 )
@@ -587,13 +593,7 @@ def all_fall(d):
 together = {d: all_fall(d) for d in (0.0, 0.2, 0.4)}
 for d, share in together.items():
     print(f"d = {d}: all four losses fall in {share:.0%} of runs")
-claim(
-    PAPER,
-    "energy from the couplings against the sum of products of losses, along a trajectory: largest "
-    "difference",
-    np.abs(mismatch).max(),
-    at_most=1e-9,
-)
+metric("energy against the sum of products of losses, largest difference", np.abs(mismatch).max())
 claim(
     PAPER,
     "dilution 0.4: share of runs in which all four losses fall",
@@ -602,7 +602,7 @@ claim(
 )
 claim(
     PAPER,
-    "no dilution: the same, relative to that",
+    "share of runs in which all four losses fall: no dilution relative to dilution 0.4",
     together[0.0] / together[0.4],
     at_most=0.5,
 )

@@ -89,6 +89,7 @@ if not 0 < step <= 0.1:
     raise ValueError(f"step must be a part of a word, 0 to 0.1 s, not {step}")
 
 house_style()
+torch.set_num_threads(1)  # another order of sums moves results by some points: see section 6
 
 # %% [markdown]
 # ## 1. Words, and who says them
@@ -143,7 +144,9 @@ plt.show()
 # The network is the paper's: two hidden layers of delayed synapses, batch normalisation, leaky
 # integrate-and-fire neurons with $\tau = 1.005$ steps, dropout; a readout with delays whose softmax
 # is summed over time; Adam with a one-cycle rate, a rate of 0.1 for delays, weight decay on weights
-# alone; $\sigma$ narrows geometrically to half a step. Everything else stays and one thing changes:
+# alone; the width $\sigma$ of learned delays narrows geometrically to half a step. The controls
+# change one thing each, and *fixed delays* two: they are whole steps from the start, so there is no
+# $\sigma$ to narrow. (It is so in the paper's public code, too.)
 #
 # | | weights | delays | what it controls for |
 # |---|---|---|---|
@@ -159,7 +162,7 @@ plt.show()
 # a network with more state may win whatever it does with it. So the control keeps the same line,
 # and each of its synapses reads a decaying sum of it, $\sum_j e^{-j/\tau}\, x_{t-j}$ with a random
 # $\tau$ of its own, in place of one place in it: as much memory, and the same weights, but no
-# timing.
+# timing. Its $\tau$ are random and are not learned, so we hold it against the fixed delays.
 
 # %%
 CONDITIONS = {
@@ -342,9 +345,9 @@ claim(
 )
 claim(
     PAPER,
-    "words of unknown voices: learned delays minus leaky traces with as much state",
-    accuracy["learned delays"] - accuracy["leaky traces"],
-    at_least=0.05,
+    "words of unknown voices: fixed random delays minus random leaky traces with as much state",
+    accuracy["fixed delays"] - accuracy["leaky traces"],
+    at_least=0.03,
 )
 claim(
     PAPER,
@@ -364,8 +367,8 @@ claim(
 # are the voices of training. Delays lift a network that has no other memory by far more than the
 # same number of parameters spent on more neurons, by more than a membrane that remembers ten
 # steps, and by more than as many numbers of state that fade instead of waiting. Random delays do
-# most of that; what learning them adds is a few points. Learning *only* delays, over weights that
-# stay random, is not enough.
+# nearly all of that; what learning them adds is within the noise of a single run. Learning *only*
+# delays, over weights that stay random, is not enough.
 #
 # ## 3. Is it the timing?
 #
@@ -416,6 +419,9 @@ axes.set(ylabel="words read right, %", ylim=(0, 100))
 axes.set_xticks(range(len(versions)), list(versions))
 axes.legend(frameon=False, fontsize=9)
 plt.show()
+for condition, values in scrambled.items():
+    read = ", ".join(f"{name} {100 * value:.0f} %" for name, value in zip(versions, values))
+    print(f"{condition:15} {read}")
 
 claim(
     PAPER,
@@ -425,12 +431,16 @@ claim(
 )
 
 # %% [markdown]
+# Only *backwards* isolates time: the network without delays hardly notices it, and those with
+# delays lose most of what they had. The other two also change which channels are active in the same
+# step, and with that the network without delays falls, too, from 60 % to 42 and 23 %.
+#
 # ## 4. How far the delays went, and what a word costs
 #
-# Delays began uniformly distributed, and end so: what was learned is not a better distribution but
-# which synapse has which delay. The plots show how far each one moved, for weak and strong synapses
-# apart. Energy is counted in *synaptic operations*: each spike is added once for every synapse it
-# reaches. A delay adds none.
+# Delays began uniformly distributed. Learning moved most of them by a step or so, of 24 (medians of
+# 0.7, 0.8 and 1.5 in the three layers): it trims random delays, it does not reassign them. The
+# plots show how far each one moved, for weak and strong synapses apart. Energy is counted in
+# *synaptic operations*: each spike is added once for every synapse it reaches. A delay adds none.
 
 # %%
 net, _ = trained["learned delays"]
@@ -540,15 +550,22 @@ for condition in ("learned delays", "no delays"):
 # %% [markdown]
 # ## 6. What is smaller here, and what did not reproduce
 #
-# - The paper trains two layers of 256 neurons for 150 epochs on 8156 recordings of twelve people
-#   and reaches 95.1 % (93.8 % with a split that keeps the test set out of the choice). Here 32
-#   neurons a layer learn for ten epochs on hundreds of synthetic words, from 70 channels instead of
-#   140. The numbers cannot be compared; the order of the conditions can, and agrees.
+# - The paper's headline is that feedforward networks with delays beat the best recurrent ones, with
+#   fewer parameters. That is not tested here: no recurrent network is trained.
+# - The paper trains two layers of 256 neurons for 150 epochs on 8156 recordings of ten people (the
+#   set has twelve, two of whom speak in the test set only) and reaches 95.1 % (93.8 % with a split
+#   that keeps the test set out of the choice). Here 32 neurons a layer learn for ten epochs on
+#   hundreds of synthetic words, from 70 channels instead of 140. The numbers cannot be compared;
+#   the order of the conditions can, and mostly agrees.
 # - `labkit run delays/08_reading_spoken_digits --preset full` has the paper's size, with our words
 #   of both languages; `-p shd=FOLDER` reads the recordings instead. Expect hours on a laptop.
-# - The lead of learned over fixed delays is small: 5 to 6 points at seeds 0 to 2, each with some
-#   two points of standard error, and less than one at seed 0 with 140 channels. What we claim of a
-#   single run is that learning is no step back.
+# - The lead of learned over fixed delays is small: about one point here, with some two points of
+#   standard error. The order of floating-point operations alone moves it: one thread computes here,
+#   with two it was 6 points at seed 0 (and in earlier runs 5 to 6 at seeds 1 and 2). With one
+#   thread it was 4 points at seed 7, and at seed 3 learned delays were 2 points behind. What we
+#   claim of a single run is only that learning does not cost more than five points.
+# - A narrowing $\sigma$ alone does not seem to help: random delays with one read 82.3 % at seed 3
+#   and 74.5 % at seed 7, those in whole steps 81.5 % and 76.5 %.
 # - $\sigma$ narrows over half of the training here, over a quarter in the paper: ten epochs are
 #   too few to find delays in three of them.
 #

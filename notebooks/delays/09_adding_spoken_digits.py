@@ -262,8 +262,9 @@ def elm(s, theta, asked, keep=None):
 # a weak rival, so they have help: their forget gates start with time scales spread over the length
 # of the task ("chrono" initialisation, the paper's choice as well). One hears all channels, as the
 # neuron does. Each of its units has four gates, and each gate reads every channel: few units can be
-# afforded. The other is given what the neuron's branches have, sums over the same neighbours. That
-# buys it almost twice as many units.
+# afforded. The other is given what the neuron's branches have, sums over the same neighbours
+# (divided by their number, so that its inputs stay of order one). That buys it almost twice as many
+# units.
 
 
 # %%

@@ -24,8 +24,8 @@
 # *Spatial-frequency channels, shape bias, and adversarial robustness*, NeurIPS 2023,
 # [arXiv:2309.13190](https://arxiv.org/abs/2309.13190).
 #
-# You need Fourier transforms and convolutional networks. Every number in the text is measured
-# below; the green cards say which statement was held against which bound.
+# You need Fourier transforms and convolutional networks. Numbers in the text are measured below,
+# unless other runs are named; the green cards say which statement was held against which bound.
 
 # %% tags=["parameters"]
 seed: int = 0  # of every random draw below
@@ -51,7 +51,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from labkit import claim
+from labkit import claim, metric
 from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.data import digits, natural_images, sample_patches
@@ -428,7 +428,13 @@ spoiled = 100 * (no_clipping - with_clipping)[-1]
 print(f"noise at {BANDS[8]:.0f} cycles/image, accuracy at σ = {LEVELS.round(2)}")
 print("  not clipped", no_clipping.round(2), "\n  clipped    ", with_clipping.round(2))
 claim(PAPER, "noise outside: most that a filter loses", max(lost_filter), at_most=5, unit="points")
-claim(PAPER, "the same noise: most that free loses", max(lost_free), at_least=10, unit="points")
+claim(
+    PAPER,
+    "noise outside: most that the free network loses",
+    max(lost_free),
+    at_least=10,
+    unit="points",
+)
 claim(PAPER, "trap, unit: centre is off by", octaves_off, at_least=0.7, at_most=1.3, unit="octaves")
 trap = f"trap, clipping: lost to noise outside, σ = {LEVELS[-1]:g}"
 claim(PAPER, trap, spoiled, at_least=15, unit="points")
@@ -602,10 +608,11 @@ for axis, (name, values) in zip(axes, targets.items()):
 axes[0].set_ylabel("shuffles")
 axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
-claim(PAPER, "limit: R² exceeded by one shuffle in twenty", min(bars), at_least=0.66)
+metric("R² exceeded by one shuffle in twenty, smaller of two targets", min(bars))
 
 # %% [markdown]
 # The bar for seven networks is above all that the last version of the paper found with many more.
+# That says nothing about our networks: it is so for nearly any seven numbers and three predictors.
 # With some seeds that we tried shape bias passes it: the channel tells outlines from textures. With
 # others it does not. Robustness never did. And these networks are no sample: we chose them to
 # differ.

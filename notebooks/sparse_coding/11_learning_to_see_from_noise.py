@@ -23,8 +23,9 @@
 # Torralba, *Learning to see by looking at noise*, NeurIPS 2021,
 # [arXiv:2106.05963](https://arxiv.org/abs/2106.05963).
 #
-# You need the Fourier transform and the idea of a convolutional network. Every number in the text
-# is measured below; the green cards say which statement was held against which bound.
+# You need the Fourier transform and the idea of a convolutional network. Numbers in the text are
+# measured below, unless other runs are named; the green cards say which statement was held against
+# which bound.
 
 # %% tags=["parameters"]
 seed: int = 0  # of every random draw below
@@ -624,14 +625,15 @@ print(f"simple statistics {by_statistics:.1f}, raw pixels {by_pixels:.1f}")
 # %% tags=["cover"]
 order = sorted(mean, key=mean.get)
 fig = plt.figure(figsize=(11.5, 6.4), layout="constrained")
-left, right = fig.subfigures(1, 2, width_ratios=[1, 1.25])
-axes = left.subplots(len(order), 8)
-for row, name in zip(axes[::-1], order):
+fig.get_layout_engine().set(h_pad=0.01, w_pad=0.01, hspace=0, wspace=0)
+grid = fig.add_gridspec(len(order), 9, width_ratios=[1] * 8 + [11])  # rows stand beside their names
+for row, name in enumerate(order[::-1]):
     some = pictures.get(name, np.full((8, SIZE, SIZE), np.nan))
-    for axis, picture in zip(row, some[:: len(some) // 8]):
+    for column, picture in enumerate(some[:: len(some) // 8][:8]):
+        axis = fig.add_subplot(grid[row, column])
         axis.imshow(picture, cmap="gray")
         axis.set_axis_off()
-axis = right.subplots()
+axis = fig.add_subplot(grid[:, 8])
 colours = {"white": GREY, "untra": GREY, "photo": GREEN, "leave": ORANGE, "gener": PINK}
 for place, name in enumerate(order):
     axis.axhline(place, color=GREY, lw=0.4)
@@ -662,7 +664,7 @@ claim(PAPER, "limit: best photographs minus best noise", upper, at_most=4, unit=
 claim(PAPER, "limit: simple statistics minus mean noise", ahead, at_least=0, unit="points")
 
 # %% [markdown]
-# (Left, samples of the process named on the right. Large: mean; black: single encoders, which
+# (Left, samples of the process named beside them. Large: mean; black: single encoders, which
 # differ in their initial weights.) White noise teaches next to nothing. Nearly every other process
 # teaches something, and most of the way to photographs is covered by pictures that nobody would
 # take for one. The order among them depends on the initial weights and should not be over-read.
