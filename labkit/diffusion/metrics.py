@@ -196,7 +196,7 @@ class NullBand(NamedTuple):
     high: float
     values: Tensor
 
-    def __contains__(self, value: float) -> bool:  # type: ignore[override]
+    def __contains__(self, value: float) -> bool:
         return bool(self.low <= value <= self.high)
 
 
