@@ -272,7 +272,7 @@ plt.show()
 # Here $s$ is the velocity of the membrane, and $h\,c$ is the rate at which a fibre of the auditory
 # nerve fires. Two things follow. The circle loses transmitter faster than it is replaced, so the
 # cell answers to an **onset** most, then adapts. And $c$ needs $1/(l+r) \approx 0.1$ ms to empty,
-# so it can follow each cycle of a low tone, and only the envelope of a high one.
+# so it follows each cycle of a low tone, and less and less of the cycles of a higher one.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
@@ -387,10 +387,11 @@ metric("rate of a bushy cell in silence, Hz", len(silent) / 20 / 4)
 print(f"in silence: fibres {rest:.0f} Hz, bushy cells {len(silent) / 80:.2f} Hz")
 
 # %% [markdown]
-# Locking fades with frequency, as in the ears of mammals, where it is gone somewhere between 3 and
-# 5 kHz. And a neuron of ten lines shows what makes a coincidence detector worth having: at low
-# tones bushy cells keep time better than what drives them, and in silence they are silent. Above 1
-# kHz the cycles come faster than their current of 0.5 ms decays, and the advantage is gone.
+# Locking fades with frequency, as in the ears of mammals. There it is gone somewhere between 3 and
+# 5 kHz; here it fades more slowly, and some is left at 6 kHz. And a neuron of ten lines shows what
+# makes a coincidence detector worth having: at low tones bushy cells keep time better than what
+# drives them, and in silence they are silent. Above 1 kHz the cycles come faster than their current
+# of 0.5 ms decays, and the advantage is gone.
 #
 # ## 6. The word, in spikes
 #
@@ -639,7 +640,7 @@ check(
 # ### Exercise 3: the price of a dead time
 #
 # A fibre would fire at rate $r$, but is silent for $\tau$ after each spike. What rate do we see?
-# (It is why the fibres of section 4 cannot get far beyond 1 kHz however loud the sound.)
+# (With the dead time of section 4, 1 ms, a fibre never gets beyond 1 kHz, however loud the sound.)
 #
 # <details><summary>Hint</summary>
 #
@@ -675,8 +676,8 @@ check(
 #   no loudness to adapt to (every word has nearly the same level), one kind of fibre, one ear.
 # - **Not the code of SHD.** Equations and constants are the same. We keep one sign convention
 #   (section 2), fade each word in and out in 10 ms, sample at 22 kHz, where SHD had 48 kHz at the
-#   microphone, and seed all chance. Channels 0 to 100, whose tones lie above 11 kHz, thus hear
-#   little.
+#   microphone, and seed all chance. Channels 0 to about 74, whose best tones lie above 11 kHz, thus
+#   hear little.
 #
 # If you have the files of SHD or of Spiking Speech Commands, they drop in:
 #

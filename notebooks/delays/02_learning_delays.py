@@ -15,7 +15,7 @@
 # Networks learn the weights. Can they learn the delays too, and what can they do then that weights
 # alone cannot?
 #
-# ![Spikes that leave at different times arrive together at a neuron whose delays were
+# ![Two or more spikes that left at different times arrive together at a neuron whose delays were
 # learned](02_learning_delays.png)
 #
 # **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
@@ -51,7 +51,7 @@ from labkit.claims import summary
 from labkit.delays import DelayedLinear, annealed_width, clamp_delays
 from labkit.exercises import check
 from labkit.kernels import delay_kernel, delayed_linear, lif_scan
-from labkit.plots import house_style
+from labkit.plots import AMBER, BLUE, GREY, ORANGE, PINK, house_style
 from labkit.spiking import synaptic_operations
 
 PAPER = "dcls-snn-delays"
@@ -59,11 +59,10 @@ if min(replicates, teacher_steps, timing_steps, tuning_steps, batch) < 1:
     raise ValueError("replicates, teacher_steps, timing_steps, tuning_steps, batch: at least 1")
 if max_delay < 20:
     raise ValueError(f"max_delay must reach over a rhythm of 20 steps, not {max_delay}")
-if not 0 <= jitter <= 2:
-    raise ValueError(f"jitter must be 0, 1 or 2 steps, or spikes change places, not {jitter}")
+if jitter not in (0, 1):
+    raise ValueError(f"jitter must be 0 or 1: latencies 4 steps apart would meet, not {jitter}")
 
 generator = torch.Generator().manual_seed(seed)
-BLUE, ORANGE, GREEN, GREY, PINK = "#0072B2", "#D55E00", "#009E73", "#999999", "#CC79A7"
 house_style()
 
 # %% [markdown]
@@ -104,7 +103,7 @@ def draw_kernel(d=9.4, sigma=2.0):
 draw_kernel()
 
 # %%
-interact(
+_ = interact(
     draw_kernel,
     d=FloatSlider(9.4, min=0, max=max_delay, step=0.1, continuous_update=False),
     sigma=FloatSlider(2.0, min=0.28, max=12.5, step=0.1, continuous_update=False),
@@ -263,7 +262,12 @@ claim(
     found[:, 0].mean(),
     at_least=0.7,
 )
-claim(PAPER, "the same, worst replicate", found[:, 0].min(), at_least=0.5)
+claim(
+    PAPER,
+    "delays found within one step when σ narrows, worst replicate",
+    found[:, 0].min(),
+    at_least=0.5,
+)
 claim(
     PAPER,
     "delays found within one step when σ is 0.5 from the start",
@@ -337,20 +341,16 @@ claim(
     at_most=1,
     unit="steps",
 )
-claim(
-    PAPER,
-    "order of two spikes when it is shuffled and the counts are kept",
-    orders["synaptic"][2],
-    at_least=0.4,
-    at_most=0.6,
-)
+metric("check of the task: order of two spikes, shuffled", orders["synaptic"][2])
 
 # %% [markdown]
 # Dendritic delays move both inputs alike and cannot tell the orders apart, however long they train.
 # Axonal delays can make one order coincide, but then for both outputs alike: these see the same
 # sum, and with equal weights they cannot disagree. Only a delay *per synapse* lets one output wait
 # for "left first" and the other for "right first". (With weights to learn, axonal delays do well in
-# larger networks, at $N$ parameters instead of $N^2$.)
+# larger networks, at $N$ parameters instead of $N^2$.) The share printed for a shuffled order
+# is a check of the task, not of the network: such inputs know nothing of the label, so that half
+# must be right.
 #
 # ## 4. Rhythms
 #
@@ -365,7 +365,9 @@ claim(
 #
 # - **no delays**: what is left without memory;
 # - **fixed delays**: random ones, only weights are learned;
-# - **learned delays**: both are;
+# - **fixed delays, same σ**: these delays once more, spread by the Gaussian of the learned ones,
+#   narrowing with it: what does the width do by itself?
+# - **learned delays**: weights and delays are learned;
 # - **a membrane of two steps**, and no delays: the trap. Is it really the delays?
 #
 # All start from the same weights in the same replicate, and see the same trials: their hidden
@@ -374,8 +376,14 @@ claim(
 # %%
 CHANNELS, CLASSES, HIDDEN, LATEST = 6, 4, 8, 6
 T = LATEST + 20 + 2 + max_delay + 1
-CONDITIONS = {"no delays": GREY, "fixed delays": ORANGE, "learned delays": BLUE, "membrane": PINK}
-NONE, FIXED, LEARNED, MEMBRANE = range(len(CONDITIONS))
+CONDITIONS = {
+    "no delays": GREY,
+    "fixed delays": ORANGE,
+    "fixed delays, same σ": AMBER,
+    "learned delays": BLUE,
+    "membrane": PINK,
+}
+NONE, FIXED, SPREAD, LEARNED, MEMBRANE = range(len(CONDITIONS))
 UNITS = len(CONDITIONS) * HIDDEN
 role = torch.arange(len(CONDITIONS)).repeat_interleave(HIDDEN)  # of each hidden unit
 
@@ -409,14 +417,16 @@ class Readers(nn.Module):
             for value in self.synapses.parameters():  # the same start for each condition
                 value.copy_(value[:HIDDEN].repeat(len(CONDITIONS), 1))
             self.synapses.delay[(role == NONE) | (role == MEMBRANE)] = 0
-            self.synapses.delay[role == FIXED] = self.synapses.delay[role == FIXED].round()
+            fixed = (role == FIXED) | (role == SPREAD)
+            self.synapses.delay[fixed] = self.synapses.delay[fixed].round()
         learned = (role == LEARNED)[:, None]
         self.synapses.delay.register_hook(lambda gradient: gradient * learned)
         self.decay = 1 - 1 / torch.where(role == MEMBRANE, 2.0, 1.005)
 
     def set_width(self, sigma):
-        """Learned delays are spread by sigma, the others stand where they are."""
-        self.synapses.width = torch.where(role == LEARNED, sigma, 0.05)[:, None]
+        """Learned delays and their control are spread by sigma, the others by next to nothing."""
+        spread = (role == LEARNED) | (role == SPREAD)
+        self.synapses.width = torch.where(spread, sigma, 0.05)[:, None]
 
     def hidden(self, x):
         current = self.norm(self.synapses(x).flatten(0, 1)).view(*x.shape[:2], UNITS)
@@ -470,7 +480,7 @@ def accuracy(readers, templates, jitter, trials=1000, shuffle=False):
 
 
 def tell_rhythms_apart(jitter):
-    """Train; then accuracy before rounding, after it, and after tuning: (3, replicates, 4)."""
+    """Train; then accuracy before rounding, after it, and after tuning: (3, replicates, 5)."""
     templates = [orders_of(CLASSES) for _ in range(replicates)]
     readers = [Readers() for _ in range(replicates)]
     what = f"jitter {jitter}" if jitter else "no jitter"
@@ -494,8 +504,8 @@ for axis, measured, title in zip(
     axes, (on_time, late_or_early), ("spikes on time", f"spikes up to {jitter} step early or late")
 ):
     for k, (name, colour) in enumerate(CONDITIONS.items()):
-        at = np.arange(3) + 0.2 * (k - 1.5)
-        axis.bar(at, measured[:, :, k].mean(1), 0.18, color=colour, label=name, alpha=0.85)
+        at = np.arange(3) + 0.17 * (k - 2)
+        axis.bar(at, measured[:, :, k].mean(1), 0.15, color=colour, label=name, alpha=0.85)
         for replicate in measured.unbind(1):
             axis.plot(at, replicate[:, k], "o", color="black", ms=2.5, alpha=0.6)
     axis.axhline(1 / CLASSES, color="black", lw=1, ls=":")
@@ -504,7 +514,7 @@ for axis, measured, title in zip(
 axes[0].set_ylabel("accuracy on new trials\n(dots: replicates)")
 axes[1].text(2.6, 1 / CLASSES, "chance", va="center", fontsize=9)
 figure.legend(
-    *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+    *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
 )
 plt.show()
 
@@ -528,9 +538,15 @@ claim(
 )
 claim(
     PAPER,
-    "rhythms with jitter: learned minus fixed random delays, before rounding",
-    mean_noisy[0, LEARNED] - mean_noisy[0, FIXED],
-    at_least=0.1,
+    "rhythms with jitter: learned minus fixed random delays of the same σ, before rounding",
+    mean_noisy[0, LEARNED] - mean_noisy[0, SPREAD],
+    at_least=0.0,
+)
+claim(
+    PAPER,
+    "rhythms with jitter: learned minus fixed random delays of the same σ, rounded and tuned",
+    mean_noisy[2, LEARNED] - mean_noisy[2, SPREAD],
+    at_least=0.05,
 )
 claim(
     PAPER,
@@ -542,15 +558,21 @@ claim(
 # %% [markdown]
 # Without memory the networks are at chance, as they must be: no two spikes meet. With delays they
 # can bring spikes together that left apart. As long as spikes are on time, *random* delays are
-# enough: eight neurons with six of them each see coincidences to choose from. As soon as spikes
-# come a little early or late, learned delays are far ahead: they place their Gaussians where the
-# spikes are to be expected.
+# enough, or nearly: eight neurons with six of them each see coincidences to choose from. (At seeds
+# 3 and 7 they read 95 and 85 % of the rhythms at last, learned ones 100 and 95 %.)
 #
-# That is also what they lose by **rounding**. At $\sigma = 0.5$ a tenth of a weight lies on either
-# neighbour of its step and catches a spike that is one step off; rounded, it catches none. The
-# paper reports hardly any loss from rounding, for layers of 256 neurons and words of many spikes. A
-# small network that hangs on single spikes has to get used to its new delays: weights and
-# normalisation are tuned for some more steps.
+# As soon as spikes come a little early or late, learned delays are far ahead of random ones. But
+# **much of that lead is the width of the Gaussian, not the places**. At $\sigma = 0.5$ a tenth of a
+# weight lies on either neighbour of its step and catches a spike that is one step off, wherever the
+# delay stands: random delays with the same $\sigma$ do better than random single steps, too. What
+# learned places add to that was 0.20 here, and 0.05 and 0.13 at seeds 3 and 7.
+#
+# The width is also what they lose by **rounding**. Rounded, a delay catches no spike that is a step
+# off, and learned delays fall below random ones that never were wide. The paper reports hardly any
+# loss from rounding, for layers of 256 neurons and words of many spikes. A small network that hangs
+# on single spikes has to get used to its new delays: weights and normalisation are tuned for some
+# more steps. After that learned delays lead random ones of the same treatment by 0.17 to 0.18 at
+# these three seeds, and random single steps by 0.03 to 0.12.
 #
 # And the trap: **a membrane that remembers two steps solves the task without any delay.** It
 # bridges gaps of four steps with what is left of its voltage. Whoever wants to show what delays do
@@ -560,7 +582,8 @@ claim(
 #
 # What does a neuron with learned delays do? On the left the six spikes of a rhythm as they leave,
 # and as they arrive at the hidden neuron that responds to this rhythm most. In the middle, its
-# delays against the latencies: spikes arrive together where delay + latency is the same for all.
+# delays against the latencies: on the line are the spikes that arrive together, when this neuron
+# gets its largest input. Not all six do.
 # On the right, where delays began and where they went.
 
 # %% tags=["cover"]
@@ -606,7 +629,8 @@ axes[0].set(
     xlim=(-1, 46),
     title="spikes leave (black) and arrive",
 )
-meeting = float((latency + delay)[excites].median())
+meeting = int(torch.bincount((latency + delay).long(), weight).argmax())  # most input
+metric("spikes that meet at the neuron drawn", int((latency + delay == meeting).sum()))
 axes[1].plot([0, 20], [meeting, meeting - 20], color=ORANGE, lw=1, zorder=0)
 axes[1].scatter(latency[excites], delay[excites], 60, color=BLUE, label="excitatory")
 axes[1].scatter(latency[~excites], delay[~excites], 60, color=GREY, label="weak or inhibitory")
@@ -614,7 +638,7 @@ axes[1].set(
     xlabel="latency of the spike, steps",
     ylabel="delay of the synapse, steps",
     ylim=(-1, max_delay + 9),
-    title="on the line, spikes arrive together",
+    title=f"on the line: spikes that arrive at step {meeting}",
 )
 axes[1].legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
 bins = np.linspace(0, max_delay, 13)
@@ -629,10 +653,10 @@ axes[2].margins(y=0.2)
 plt.show()
 
 # %% [markdown]
-# Two last controls. If the networks read the rhythm and nothing else, then trains that change
-# channels within each trial, with every count and every interval kept, must bring them to chance.
-# And what does it cost? On hardware that works event by event a spike costs one addition for each
-# synapse it reaches, delayed or not: a *synaptic operation*.
+# A last check of the task: trains that change channels at random within each trial, with every
+# count and every interval kept, know nothing of the label any more, so that any network must be at
+# chance. And what does a network cost? On hardware that works event by event a spike costs one
+# addition for each synapse it reaches, delayed or not: a *synaptic operation*.
 
 # %%
 shuffled = accuracy(noisy, noisy_templates, jitter, shuffle=True)[:, LEARNED]
@@ -647,12 +671,8 @@ dense = T * (W.numel() * (max_delay + 1) + out.numel())
 print(f"a rhythm costs {events:.0f} synaptic operations; a dense convolution over time makes")
 print(f"{dense} multiplications for the same network")
 metric("synaptic operations a rhythm", events)
-claim(
-    PAPER,
-    "rhythms whose channels are swapped, learned delays (chance 0.25)",
-    shuffled.mean(),
-    at_most=0.32,
-)
+metric("check of the task: rhythms whose channels are swapped, learned delays", shuffled.mean())
+print(f"of rhythms whose channels are swapped {shuffled.mean():.1%} are right; chance is 25 %")
 
 # %% [markdown]
 # ## 6. Exercises
@@ -752,9 +772,10 @@ check(
 # ## 7. What did not reproduce, and what is smaller here
 #
 # - **Learned delays against random ones.** The paper's statement, that random delays help and
-#   learning them helps more, holds for rhythms with jitter. For spikes that are exactly on time
-#   eight neurons with random delays are as good. Once delays are rounded and the weights tuned, the
-#   lead with jitter is small, too.
+#   learning them helps more, holds for rhythms with jitter, but much of the lead is the width of
+#   the Gaussian: section 4 has random delays of the same width for comparison. For spikes that are
+#   exactly on time eight neurons with random delays are about as good. Once delays are rounded and
+#   the weights tuned, the lead over random single steps with jitter is small, too.
 # - **Rounding is not free.** See section 4: small networks need their weights tuned afterwards.
 # - **Gaussian against triangle.** With the same schedule the triangle finds fewer of the teacher's
 #   delays. Its gradient vanishes outside its base, a Gaussian's never quite does.
