@@ -532,7 +532,8 @@ claim(WHITENING, "held-out photographs, flatness: after / before", ratios[1], at
 # %% [markdown]
 # What neighbours have in common is turned down, and fine structure stands out. Some correlation is
 # left, of either sign, between pixels two to four apart: a frame of three by three pixels cannot
-# see them together. Most interneurons end at zero; those that stay suppress smooth patterns.
+# see those three or four apart together. Most interneurons end at zero; those that stay suppress
+# smooth patterns.
 #
 # ## 6. A ring of orientations
 #

@@ -698,8 +698,8 @@ claim(PAPER, "slope with saccades: rates / linear centres", passing, at_most=0.6
 claim(PAPER, "slope with saccades: no surround / whole retina", needed, at_least=1.2)
 
 # %% [markdown]
-# Nearly half of what cells share under jitter goes with the size of movement alone. Their drives
-# are hardly correlated; what reaches the spikes is *when* the drives are large.
+# More than a third of what cells share under jitter goes with the size of movement alone. Their
+# drives are hardly correlated; what reaches the spikes is *when* the drives are large.
 #
 # With saccades the input is highly correlated, for a jump changes the light everywhere. Here the
 # paper's picture of natural movies returns: less than half of it is passed on, and without

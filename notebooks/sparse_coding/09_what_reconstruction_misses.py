@@ -18,7 +18,7 @@
 # ![Patches of photographs with a faint texture, what the top and the bottom principal components
 # keep of them, and how well a classifier reads each](09_what_reconstruction_misses.png)
 #
-# **Reading** 20 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** about half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `reconstruction-uninformative-features`: R. Balestriero and Y. LeCun, *How learning by
 # reconstruction produces uninformative features for perception*, ICML 2024,
@@ -480,9 +480,10 @@ claim(PAPER, "λ from 0 to 1000, equal rank: accuracy gained", gained, at_least=
 claim(PAPER, "λ from 0 to 1000, equal rank: variance given up", spent, at_most=4, unit="%")
 
 # %% [markdown]
-# The curve is almost a step, at the price that eigenvalues foretell (amber). Before it the encoder
-# is PCA and blind; behind it three of its numbers go to the class, for about two percent of the
-# variance. Two encoders that rebuild patches nearly equally well may differ in all that matters.
+# The curve rises within a decade, and the rise is complete just behind the price that eigenvalues
+# foretell (amber). A decade before it the encoder is nearly PCA, and blind; behind it three of its
+# numbers go to the class, for about two percent of the variance. Two encoders that rebuild patches
+# nearly equally well may differ in all that matters.
 #
 # ## 5. Learned last
 #

@@ -16,10 +16,10 @@
 #
 # ![What codes have in common against what pictures have in common](12_one_look_memory.png)
 #
-# **Reading** 20 minutes. **Running** half a minute on two CPU cores, under 1 GB of memory. You need
-# sums, probabilities and rank correlation. Every number in the text is measured below, unless it
-# is said to come from another run, and green cards say which statement was held against which
-# bound.
+# **Reading** 20 minutes. **Running** a quarter of a minute on two CPU cores, under 1 GB of memory.
+# You need sums, probabilities and rank correlation. Every number in the text is measured below,
+# unless it is said to come from another run, and green cards say which statement was held against
+# which bound.
 #
 # **Paper** `sparsey-episodic-semantic`: R. Rinkus and J. Leveille, *Superposed episodic and
 # semantic memory via sparse distributed representation*, 2017,
