@@ -25,8 +25,9 @@
 #
 # This is the entrance to the topic: you need conditional expectations and how a network is trained
 # by gradient descent, and nothing about diffusion. We begin on a line, where every sampler can be
-# held against the exact answer, and end with pictures, where only statistics can tell. Every number
-# in the text is measured below; the green cards say which statement was held against which bound.
+# held against the exact answer, and end with pictures, where only statistics can tell. Numbers in
+# the text are measured below, unless other runs are named; the green cards say which statement was
+# held against which bound.
 
 # %% tags=["parameters"]
 seed: int = 0  # of every random draw below
@@ -483,7 +484,7 @@ explore(8, "heun", "Karras")  # the same without the slider, for those who read 
 # There is a trap here. The pair must be drawn **anew at every step, given $x_\alpha$ alone**. Keep
 # the pair of the first step, and you only walk straight towards a data point that was chosen at
 # random before you looked. The law of the end is right even then! But nothing was
-# learned about where $x_0$ should go.
+# learned about where $x_0$ should go: two runs from one start end at two random data points.
 
 
 # %%
@@ -514,18 +515,19 @@ law = FiniteData(spiral(n_points, draws(20)))
 start = torch.randn(1000, 2, generator=draws(21), dtype=torch.float64)
 levels = flow().steps(path_steps)
 mean_ends = generate(law.denoise, start, levels)
-random_ends = generate(redrawn(law, 22), start, levels)
+random_ends, other_ends = (generate(redrawn(law, s), start, levels) for s in (22, 30))
 same_law = energy_distance(random_ends, mean_ends)
 gap = distance(random_ends, mean_ends)
 trap = distance(*(generate(kept(law, 1000, s), start, levels) for s in (23, 24)))
-two_points = distance(law.sample(1000, draws(25)), law.sample(1000, draws(26)))
+two_runs = distance(random_ends, other_ends)
 band = null_band(law.sample(4000, draws(27)), energy_distance, 1000, 20, generator=draws(28))
 print(f"energy distance, random to mean     {same_law:8.4f}")
 to_data = energy_distance(mean_ends, law.sample(1000, draws(29)))
 print(f"  mean to fresh draws of the data   {to_data:8.4f}")
 print(f"  data to data, 95 % of draws       {band.low:8.4f} to {band.high:.4f}")
-print(f"single paths end apart by           {gap:8.3f}")
-print(f"pair kept: two runs end apart by    {trap:8.3f}, two random data points {two_points:.3f}")
+print(f"ends of one start, random to mean   {gap:8.3f}")
+print(f"  two runs, pairs drawn anew        {two_runs:8.3f}")
+print(f"  two runs, pair kept               {trap:8.3f}")
 
 # %%
 COUNTS = np.array([8, 16, 32, 64, 128])
@@ -583,10 +585,10 @@ claim(
 )
 claim(
     PAPER,
-    "trap, a pair kept along the path: two runs from one start end as far apart as two random data "
-    "points, ratio",
-    trap / two_points,
-    at_least=0.9,
+    "two runs from one start: mean distance of their ends with pairs drawn anew, relative to that "
+    "with a pair kept along the path",
+    two_runs / trap,
+    at_most=0.5,
 )
 
 # %% [markdown]
@@ -709,8 +711,7 @@ label = torch.randint(10, (n_samples,), generator=draws(54))
 noise = torch.randn(n_samples, 1, 8, 8, generator=draws(55))
 conditional = partial(net, label=label)
 features = judge(x_train)
-n_compare = min(n_samples, len(x_held))
-everything = torch.cat([x_train, x_held])
+held = x_held[: N_DIGITS // 2]  # at most half of all digits: the null bands divide them into halves
 
 
 def draw_digits(denoise, n_evaluations, method="euler", schedule=None):
@@ -724,7 +725,8 @@ def draw_digits(denoise, n_evaluations, method="euler", schedule=None):
 
 def report(x):
     """Of samples of the classes `label`: share read right, energy distance, KID."""
-    return judge.accuracy(x, label), energy_distance(x, x_held), kid(judge(x), features)
+    kernel = kid(judge(x), features[: n_train // 2])
+    return judge.accuracy(x, label), energy_distance(x, held), kernel
 
 
 def mosaic(axis, images):
@@ -738,8 +740,17 @@ def mosaic(axis, images):
     return axis.imshow(picture, cmap="gray_r", vmin=-1.1, vmax=1.1)
 
 
-energy_band = null_band(everything, energy_distance, min(n_compare, 597), 20, generator=draws(57))
-kid_band = null_band(features, kid, n_samples, 20, generator=draws(58))
+# Of real sets as large as those above: n_samples against len(held), and against n_train // 2.
+energy_band = null_band(
+    torch.cat([x_train, x_held]),
+    lambda a, b: energy_distance(a[:n_samples], b[: len(held)]),
+    N_DIGITS // 2,
+    100,
+    generator=draws(57),
+)
+kid_band = null_band(
+    features, lambda a, b: kid(a[:n_samples], b), n_train // 2, 100, generator=draws(58)
+)
 EULER = "deblending (Euler)"
 rows = {
     EULER: "euler",
@@ -758,7 +769,8 @@ for name, method in rows.items():
     print(f"{name:24} {read:10.1%}   {energy:15.4f}   {kernel:7.3f}   {seconds:11.2f}")
 print(
     f"{'real against real, 95 %':24} {judge.accuracy(x_train, y_train):10.1%}   "
-    f"{energy_band.low:.3f} to {energy_band.high:.3f}   {kid_band.low:.3f} to {kid_band.high:.3f}"
+    f"{energy_band.low:.4f} to {energy_band.high:.4f}   "
+    f"{kid_band.low:.3f} to {kid_band.high:.3f}"
 )
 
 # %% tags=["cover"]
@@ -786,9 +798,10 @@ claim(
 )
 claim(
     PAPER,
-    "energy distance of drawn digits to held-out ones relative to that of the noise they come from",
-    table[EULER][1] / energy_distance(noise, x_held),
-    at_most=0.02,
+    "energy distance of drawn digits to held-out ones, relative to the upper end of the band of "
+    "real digits against real ones",
+    table[EULER][1] / energy_band.high,
+    at_most=3,
 )
 metric("energy_distance_digits", table[EULER][1])
 metric("energy_distance_null_high", energy_band.high)
@@ -934,7 +947,7 @@ print("energy distance to held-out digits, Euler steps     4        8")
 few_digits = {}
 for name, schedule in SCHOOLS.items():
     ends_ = [draw_digits(conditional, n, schedule=schedule)[0] for n in (4, 8)]
-    few_digits[name] = [energy_distance(x, x_held) for x in ends_]
+    few_digits[name] = [energy_distance(x, held) for x in ends_]
     print(f"{name:46}" + "".join(f"{e:9.4f}" for e in few_digits[name]))
 
 real_spread = spread(x_held, y_held)
@@ -995,13 +1008,7 @@ def loop_overhead(batch, steps=6, repeats=7):
 
 overhead = loop_overhead(300)
 print(f"beyond the network: {overhead:.1%} of its time in a batch of 300")
-claim(
-    PAPER,
-    "sampling 300 digits: CPU time beyond the U-Net's own",
-    100 * overhead,
-    at_most=5,
-    unit="%",
-)
+metric("cpu_beyond_the_network_percent", 100 * overhead)
 
 # %% [markdown]
 # ## 6. Exercises
@@ -1120,8 +1127,11 @@ check(
 #   $1/\sqrt{T}$. To invert or edit a sample one needs the deterministic path.
 # - **Scaled down**: digits of 8 × 8 pixels for CelebA and LSUN, a U-Net of 160 thousand weights,
 #   and distances with a null band for FID, which at this number of samples is mostly bias. Equal
-#   steps, independent pairs and the loss are the paper's. Its learning rate is $10^{-4}$, for long
-#   training; ours is $5 \cdot 10^{-3}$ with decay, for short.
+#   steps and independent pairs are the paper's, and so is the loss, up to a weight: the digits'
+#   network regresses $x_0 - x_1 / s$, with $s$ the root mean square of the pixels. In terms of $D$
+#   this weighs the paper's loss by $((\alpha s + 1 - \alpha) / s)^2$, which falls from 1.4 at
+#   $\alpha = 0$ to 1 at $\alpha = 1$. Its learning rate is $10^{-4}$, for long training; ours is
+#   $5 \cdot 10^{-3}$ with decay, for short.
 #
 # **Next.** Lipman et al., [*Flow matching*](https://arxiv.org/abs/2210.02747), and Liu, Gong and
 # Liu, [*Rectified flow*](https://arxiv.org/abs/2209.03003), who found the same in the same year;

@@ -63,7 +63,7 @@ from labkit.seeding import seeded, spawn, streams
 
 PTQ, ODE = "ptq4dm", "continuous-unet-ddpm"
 DEPTH = 4  # residual blocks per stage, and evaluations of one step of RK4
-RMS_DIGITS = 0.84  # of pixels from -1 to 1
+RMS_DIGITS = 0.84  # about that of pixels from -1 to 1, which is 0.85
 STAGES = ("down", "middle", "up_half", "up_full")  # of TinyUNet, where its blocks stand
 
 if channels < 12 or channels % 12 or min(digit_steps, patch_steps, toy_steps) < 10:
@@ -117,7 +117,7 @@ def trained(network, data, steps, batch_size, rms):
 
 
 schedule = diffusion.cosine_beta()  # of IDDPM, a network that the first paper makes smaller
-(digits_seen, classes), (digits_new, _) = diffusion.digit_images(generator=draws(0))
+(digits_seen, _), (digits_new, classes_new) = diffusion.digit_images(generator=draws(0))
 discrete = trained(discrete_unet(8, draws(1)), digits_seen, digit_steps, 48, RMS_DIGITS)
 
 # %% [markdown]
@@ -151,7 +151,7 @@ def eps_hat(denoiser, x, t):
     return denoiser.predict(x, alpha_at[t], sigma_at[t])[0]
 
 
-inputs, other_samples = paths(discrete, start(n_calibration, 4))  # inputs for calibration only
+inputs, _ = paths(discrete, start(n_calibration, 4))  # inputs for calibration only
 
 # %% [markdown]
 # ## 2. Activations that drift
@@ -355,10 +355,9 @@ ndtc = mean_error["NDTC", 6]
 worse = max(mean_error["first step only", 6], mean_error["last step only", 6])
 text = "6 bits: error of NDTC over the worse of calibrating at the first or the last step only"
 claim(PTQ, text, ndtc / worse, at_most=0.7)
-text = "6 bits: error of NDTC relative to that with uniform steps"
-claim(PTQ, text, ndtc / mean_error["uniform t", 6], at_most=1.25)
 text = "relative error of the noise with NDTC, 5 bits over 8"
 claim(PTQ, text, mean_error["NDTC", 5] / mean_error["NDTC", 8], at_least=8)
+metric("ndtc_over_uniform", ndtc / mean_error["uniform t", 6])
 metric("generated_over_diffused", ndtc / mean_error["diffused digits", 6])
 
 # %% [markdown]
@@ -366,18 +365,21 @@ metric("generated_over_diffused", ndtc / mean_error["diffused digits", 6])
 # early ones; even the input that tells the step is cut off. Calibrated on pure noise, they fit it
 # and are most wrong at the steps that follow. Sets with all steps differ little.
 #
-# What does it do to samples? We take the Fréchet distance of a small classifier's 16 features, to
-# those of held-out digits and of full-precision samples from other start noise. It is never zero:
-# the grey band is real to real, the dotted lines are full precision itself.
+# What does it do to samples? A small classifier learns from held-out digits alone, so that it has
+# nothing in common with the networks it judges. We take the Fréchet distance of its 16 features, to
+# those of real digits and of full-precision samples from other start noise. It is never zero, and
+# larger for fewer samples, so all sets are of one size. The grey band is real to real, the dotted
+# lines are full precision itself.
 
 # %%
-features = diffusion.DigitFeatures(digits_seen, classes, generator=draws(8), steps=300)
-real = features(digits_new)
+features = diffusion.DigitFeatures(digits_new, classes_new, generator=draws(8), steps=300)
+real = features(digits_seen)
+others = features(paths(discrete, start(n_samples, 13))[1])
 distance = diffusion.frechet_distance
-band = diffusion.null_band(real, distance, n_samples, 20, generator=draws(9))
+band = diffusion.null_band(real, distance, n_samples, 50, generator=draws(9))
 drawn = {bits: paths(models["NDTC", bits], fresh)[1] for bits in BITS} | {32: full_samples}
-frechet = {bits: distance(features(x), real) for bits, x in drawn.items()}
-moved = {bits: distance(features(x), features(other_samples)) for bits, x in drawn.items()}
+frechet = {bits: distance(features(x), real[:n_samples]) for bits, x in drawn.items()}
+moved = {bits: distance(features(x), others) for bits, x in drawn.items()}
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
 for (name, colour), line in zip(COLOURS.items(), ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))):
@@ -751,11 +753,13 @@ check(
 # ## 8. What did not reproduce, and what is smaller here
 #
 # - **No harm at 5 bits.** We expected the Fréchet distance to real digits to rise by 30 %, but it
-#   hardly moves. At 2 bits it does rise, at one of ten seeds by a tenth only.
+#   changed by about 3 % at most at four seeds (0 to 3). At 2 bits it does rise, by 74 % or more
+#   at these seeds.
 # - **Generated inputs are not better than diffused digits** at equal steps. The ratio of their
 #   errors is near one, more often a little above. Once $x_0$ is clipped, what our sampler feeds the
 #   network looks much like noised data.
-# - **NDTC gains a few per cent on uniform steps.** What matters is that all steps are there.
+# - **NDTC is not clearly better than uniform steps.** Its error was 0.86, 1.06, 1.00 and 0.91 of
+#   theirs at seeds 0 to 3. What matters is that all steps are there.
 # - **No fewer operations.** The paper reports 0.3 times those of a usual U-Net, and inference up to
 #   70 % faster. With equal widths and as many evaluations as there were blocks, ours needs as many.
 #   It stands noise better on digits only.
