@@ -24,8 +24,9 @@
 # Encode the Recent Past and Enhance Sequence Learning*, ICLR 2024,
 # [arXiv:2309.08045](https://arxiv.org/abs/2309.08045).
 #
-# You need to know what a recurrent network and a convolution are. Every number in the text is
-# measured below; the green cards say which statement was held against which bound.
+# You need to know what a recurrent network and a convolution are. Numbers in the text are measured
+# below, unless other runs are named; the green cards say which statement was held against which
+# bound.
 
 # %% tags=["parameters"]
 seed: int = 0  # of every random draw below
@@ -508,8 +509,9 @@ _ = interact(
 #   0 to 1.
 # - **identity kernel**: the same network, the same number of units, but $U$ starts as the identity.
 #   No wave at the start.
-# - **random kernel**: $U$ drawn from a Gaussian and scaled so that no spatial frequency is
-#   amplified (largest gain one).
+# - **random kernel**: $U$ drawn from a Gaussian and scaled so that an impulse is as large at the
+#   end of the task as at its beginning, as it is under the shift. (With the largest gain over all
+#   spatial frequencies at one, it would be gone long before the recall.)
 # - **iRNN**: dense identity recurrence, dense encoder (standard deviation 0.001). It has its own
 #   learning rates and may take three times as many steps.
 
@@ -603,26 +605,33 @@ def train(states_of, starts, rates, n_steps, rng, name):
 c, n = n_channels, n_units
 
 
-def unit_gain(U):
-    """Scale a kernel (1, c, 3c) so that the largest gain over all spatial frequencies is one."""
-    taps = U.view(c, 3, c).permute(1, 0, 2)
-    gains = torch.linalg.matrix_norm(torch.fft.fft(taps, n=n, dim=0), 2)
-    return U / gains.max()
+def steady(U, V, b):
+    """Scale a kernel (1, c, 3c) so that impulses keep their norm from the first step to the last.
+
+    Without input and bias a step of ReLU(U ⋆ h) is homogeneous in U and in h.
+    """
+    h, silence = V.view(1, c, n, -1), torch.zeros(V.shape[-1], V.shape[-1])
+    h, growth = h / h.norm(), []
+    for _ in range(T - 1):
+        h = wave_step(h, silence, U, V, b)
+        growth.append(h.norm().clamp(min=1e-3))  # a kernel that is all inhibition leaves nothing
+        h = h / growth[-1]
+    return U / torch.stack(growth).log().mean().exp()
 
 
 draw = torch.Generator().manual_seed(seed + 1)
 W = readout(c * n, draw)
 V = torch.zeros(c, n, n_symbols + 2)
 V[:, 0] = torch.rand(c, n_symbols + 2, generator=draw)  # the only way in is unit 0
-others = V.view(1, c * n, n_symbols + 2), torch.zeros(1, c, 1, 1), *W
+entry = V.view(1, c * n, n_symbols + 2), torch.zeros(1, c, 1, 1)
 kernels = {
     "wRNN": kernel(0, c),
     "identity kernel": kernel(1, c),
-    "random kernel": unit_gain(torch.randn(1, c, 3 * c, generator=draw)),
+    "random kernel": steady(torch.randn(1, c, 3 * c, generator=draw), *entry),
 }
 curves_wave, nets = train(
     wave_states,
-    [(U, *others) for U in kernels.values()],
+    [(U, *entry, *W) for U in kernels.values()],
     learning_rates,
     n_steps,
     draw,
@@ -686,31 +695,27 @@ claim(
 )
 claim(
     PAPER,
-    "recurrent and encoder parameters of the wave network relative to the iRNN",
-    size["wRNN"] / size["iRNN"],
-    at_most=0.5,
-)
-claim(
-    PAPER,
-    "copy task: cross-entropy with an identity kernel relative to the shift",
+    "copy task: cross-entropy of a kernel that starts as the identity, over the shift's",
     loss["identity kernel"] / loss["wRNN"],
     at_least=20,
 )
 claim(
     PAPER,
-    "copy task: cross-entropy with a random kernel relative to the shift",
+    "copy task: cross-entropy of a random kernel that keeps an impulse's norm, over the shift's",
     loss["random kernel"] / loss["wRNN"],
     at_least=20,
 )
 for name, value in loss.items():
     metric(f"loss_{name.replace(' ', '_')}", value)
+metric("parameters_without_readout_relative_to_irnn", size["wRNN"] / size["iRNN"])
 
 # %% [markdown]
 # The two ablations matter more than the iRNN. One may object that the wave network has more state
 # (`n_channels` × `n_units` units against `irnn_units`) and a larger readout. The network with the
 # identity kernel has exactly that state and that readout, the same three taps and the same
 # learning rates. All that is missing is the shift that it started from, and that Adam did not
-# find.
+# find. The random kernel keeps the size of what enters, as the shift does, but not its form. It
+# learns somewhat more, and is far from copying, too.
 #
 # ## 5. Does the wave survive learning?
 #
@@ -882,19 +887,23 @@ print(f"after two rounds: {predicted:.3f} by counting, {measured:.3f} measured")
 # ## 7. What did not reproduce, and what is smaller here
 #
 # The statement holds in all its parts that we could run: waves store time, the wave-free twin does
-# not, and on the copy task the wave network is at a few hundredths of a nat when an iRNN with
-# three times its parameters has hardly left guessing. What to keep in mind:
+# not, and on the copy task the wave network names practically every symbol (0.001 nats) when an
+# iRNN with three times its recurrent and encoder parameters is right in 30 % (1.70 nats), where
+# guessing gives 12.5 % (2.08 nats). What to keep in mind:
 #
-# - **It is the shift that counts, not the convolution.** With the identity or a random kernel in
-#   its place the same network does no better than the iRNN. Neither finds the shift in `n_steps`
-#   steps; what they would find in the paper's 60,000 we did not try.
-# - **A delay line by any other name would do as well.** Every orthogonal recurrence stores the
-#   past; ours is the one with three taps, local wiring and an address (*where* says *when*).
-#   The experiment shows that waves are sufficient for memory, not that cortex uses them for it.
+# - **It is the shift that counts, not the convolution.** With the identity in its place the same
+#   network does no better than the iRNN, with a random kernel somewhat better (1.67 nats; between
+#   1.26 and 2.08 at seeds 0 to 9). Neither finds the shift in `n_steps` steps; what they would find
+#   in the paper's 60,000 we did not try.
+# - **A delay line by any other name would do as well.** So would any recurrence whose powers carry
+#   the input to a new direction at every step, as a rotation does; ours is the one with three taps,
+#   local wiring and an address (*where* says *when*). The experiment shows that waves are
+#   sufficient for memory, not that cortex uses them for it.
 # - **The ring must be longer than the task.** Here the copy task lasts `delay` + 2 `n_recall`
 #   steps, less than `n_units`. Try `delay=60`, and the ring comes round during the task.
 # - **State.** The wave network has 3.6 times the units of our iRNN (in the paper's adding task it
-#   is 27 times). Its parameters are fewer because it shares them.
+#   is 27 times), and a readout as much larger. Its other parameters are fewer because it shares
+#   them.
 # - **The encoder** of the authors' code starts with weight one for every symbol, so that all
 #   symbols look alike to an untrained network. That learns, too, but more slowly and not at the
 #   same pace for every seed; ours start with random weights at unit 0. The ablated networks have
