@@ -20,7 +20,7 @@ import yaml
 
 from labkit import atlas, headless
 from labkit.data import spoken_digits
-from labkit.headless import build, measured
+from labkit.headless import build, cluster, measured
 
 ROOT = Path(__file__).parents[2]
 FOLDER = atlas.notebooks_dir()
@@ -100,7 +100,15 @@ def spoken_words():
         spoken_digits(split, languages=["english"], n_per_class=n_per_class)
 
 
-@pytest.mark.usefixtures("spoken_words")
+@pytest.fixture
+def share_of_the_cores(monkeypatch):
+    """As in a sweep: where two tests share two cores, second threads only wait for the first."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    for name in cluster.THREADS:
+        monkeypatch.setenv(name, str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+@pytest.mark.usefixtures("spoken_words", "share_of_the_cores")
 @every_topical_notebook
 def test_runs_headless_and_every_claim_holds(name, tmp_path):
     started, used = time.monotonic(), cpu_seconds_of_children()
@@ -124,6 +132,7 @@ def test_runs_headless_and_every_claim_holds(name, tmp_path):
     assert 0.05 < gigabytes < MEMORY_GB  # a kernel takes more than 50 MB, or none was seen
 
 
+@pytest.mark.usefixtures("share_of_the_cores")
 @every_notebook
 def test_nbval_finds_the_stored_outputs_again(name):
     done = subprocess.run(
