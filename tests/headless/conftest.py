@@ -20,7 +20,7 @@ papers:
 PARAMETERS = """\
 from typing import Literal
 n: int = 3  # how many
-lam: float = 0.1  # penalty # twice
+lam: float = 0.1  # penalty # twice = strong
 mode: str = "a#b"
 flag: bool = True
 sizes: list[int] = [1, 2]
