@@ -45,8 +45,8 @@ DIED = ("DeadKernelError", "the kernel died: out of memory, os._exit or a crash 
 LOG = logging.getLogger(__name__)  # of nbclient; what it says of failures is told by their cells
 LOG.addHandler(logging.NullHandler())
 LOG.propagate = False
-# Parameters are checked before a run; papermill does not know a Literal and would warn of it, and of
-# a comment with an equals sign.
+# Parameters are checked before a run; papermill would warn of a Literal, unknown to it, and of a
+# comment with an equals sign.
 logging.getLogger("papermill").addFilter(lambda record: "unknown parameter" not in record.msg)
 logging.getLogger("papermill.translators").addFilter(lambda record: "Unable to" not in record.msg)
 PATIENCE = 5  # seconds for an interrupted cell to end before its kernel is killed
