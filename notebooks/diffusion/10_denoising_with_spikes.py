@@ -654,7 +654,7 @@ claim(
     PAPER,
     "threshold chosen on one block of draws: energy distance of samples on another, over V_th = 1",
     judged[chosen] / judged[1.0],
-    at_most=1.02,
+    at_most=1.1,
 )
 claim(
     PAPER,
