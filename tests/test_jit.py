@@ -20,14 +20,18 @@ def total(x):
 SINGLE, DOUBLE = np.ones(3, np.float32), np.ones(5)
 
 
-@pytest.fixture
-def loop(tmp_path):
-    path = tmp_path / "loop.py"
-    path.write_text(SOURCE)
+def written(path, source):
+    """The function of a source file, which is written first."""
+    path.write_text(source)
     spec = importlib.util.spec_from_file_location("loop", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.total
+
+
+@pytest.fixture
+def loop(tmp_path):
+    return written(tmp_path / "loop.py", SOURCE)
 
 
 def test_two_that_compile_at_once_do_not_take_each_others_code(loop, monkeypatch):
@@ -69,9 +73,5 @@ def test_a_second_process_loads_what_the_first_compiled(tmp_path):
 
 def test_changed_source_is_compiled_anew(loop, tmp_path):
     assert jit()(loop)(DOUBLE) == 5
-    path = tmp_path / "loop.py"
-    path.write_text(SOURCE.replace("+= x[i]", "+= 2 * x[i]"))
-    spec = importlib.util.spec_from_file_location("loop", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert jit()(module.total)(DOUBLE) == 9
+    changed = written(tmp_path / "loop.py", SOURCE.replace("+= x[i]", "+= 2 * x[i]"))
+    assert jit()(changed)(DOUBLE) == 9

@@ -44,19 +44,17 @@ def publish(results: Mapping[Run, RunResult | None]) -> list[str]:
     so does one that was edited while it ran. Seconds are the median, memory is the largest. Rows of
     notebooks that are gone are dropped.
     """
-    made: dict[str, list[RunResult | None]] = {}
-    for run, result in results.items():
-        made.setdefault(run.notebook.name, []).append(result)
+    made: dict[str, list[Run]] = {}
+    for run in results:
+        made.setdefault(run.notebook.name, []).append(run)
     notebooks = {notebook.name: notebook for notebook in find_all()}
-    known = [run for run in results if run.notebook.name in notebooks]
-    current = {run.notebook.name for run in known} - {
-        run.notebook.name for run in known if not is_current(run)
-    }
     rows: dict[str, dict[str, Any]] = {n: row for n, row in read().items() if n in notebooks}
     published = []
     for name, mine in made.items():
-        ended = [result for result in mine if result is not None and result.status in FINISHED]
-        if name in current and len(ended) == len(mine):
+        found = [results[run] for run in mine]
+        ended = [result for result in found if result is not None and result.status in FINISHED]
+        # Planned together, all runs of a notebook are of one file: the first speaks for them.
+        if name in notebooks and len(ended) == len(mine) and is_current(mine[0]):
             rows[name] = _row(notebooks[name], ended)
             published.append(name)
     text = io.StringIO()
