@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from labkit.checks import check_count, check_positive
 from labkit.kernels import delayed_linear
-from labkit.kernels.delayed_linear.reference import INTERPOLATIONS
+from labkit.kernels.delayed_linear.reference import check_interpolation
 from labkit.spiking import LIF, LeakyIntegrator
 
 Kind = Literal["synaptic", "axonal", "dendritic"]
@@ -62,10 +62,7 @@ class DelayedLinear(nn.Module):
         }
         if kind not in shapes:
             raise ValueError(f"kind must be one of {', '.join(shapes)}, not {kind!r}")
-        if interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {interpolation!r}"
-            )
+        check_interpolation(interpolation)
         weight = 2 * torch.rand(outputs, inputs, generator=generator) - 1
         self.weight = nn.Parameter(weight / inputs**0.5)
         self.delay = nn.Parameter(max_delay * torch.rand(shapes[kind], generator=generator))

@@ -10,7 +10,7 @@ from torch import Tensor
 from labkit.checks import check_finite, check_floating, check_like
 from labkit.kernels import dispatch
 from labkit.kernels.delayed_linear.reference import (
-    INTERPOLATIONS,
+    check_interpolation,
     delay_kernel,
     rounded,
     shift,
@@ -172,10 +172,7 @@ def _check_delay(
 
 
 def _check_width(width: Tensor | float, delay: Tensor, interpolation: str) -> None:
-    if interpolation not in INTERPOLATIONS:
-        raise ValueError(
-            f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {interpolation!r}"
-        )
+    check_interpolation(interpolation)
     if isinstance(width, Tensor):
         check_floating("width", width)
         check_like("width", width, "delay", delay)

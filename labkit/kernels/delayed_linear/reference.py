@@ -41,12 +41,17 @@ def delay_kernel(
     delay and width (in steps) broadcast to weight. ``width=None`` rounds the delays; ``max_delay=
     None`` is the smallest that holds them all.
     """
+    check_interpolation(interpolation)
+    last = smallest_max_delay(delay, width) if max_delay is None else max_delay
+    return weight[..., None] * taps(delay, width, last + 1, interpolation)
+
+
+def check_interpolation(interpolation: str) -> None:
+    """Raise ValueError for a word that names no way to spread a delay."""
     if interpolation not in INTERPOLATIONS:
         raise ValueError(
             f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {interpolation!r}"
         )
-    last = smallest_max_delay(delay, width) if max_delay is None else max_delay
-    return weight[..., None] * taps(delay, width, last + 1, interpolation)
 
 
 def smallest_max_delay(delay: Tensor, width: Tensor | float | None) -> int:
