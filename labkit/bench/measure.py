@@ -3,7 +3,7 @@
 import os
 import platform
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -136,20 +136,38 @@ def _once(call: Call, device: str) -> float:
 
 
 def peak_memory(call: Call) -> int:
-    """The most bytes of CPU tensors that a call holds beyond what was there before it."""
+    """The most bytes of CPU tensors that a call holds at once, of those it allocates itself.
+
+    What it frees of earlier calls does not count: the profiler knows the size of such a block only
+    if it watched when the block was made, or another one at the same address.
+    """
     call()
     with _silent_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         call()
-    changes = [
-        (event.start_ns(), event.nbytes())
-        for event in seen.profiler.kineto_results.events()
-        if event.name() == "[memory]"
-    ]
-    held = most = 0
-    for _, change in sorted(changes, key=lambda pair: pair[0]):
-        held += change
-        most = max(most, held)
+    return most_held(
+        (event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size)
+        for event in _all_below(seen.profiler.kineto_results.experimental_event_tree())
+        if event.name == "[memory]"
+    )
+
+
+def most_held(changes: Iterable[tuple[int, int, int]]) -> int:
+    """The most bytes at once, from times, addresses and sizes (negative where memory is freed)."""
+    held: dict[int, int] = {}  # bytes of each address
+    most = 0
+    for _, address, size in sorted(changes, key=lambda change: change[0]):
+        if size > 0:
+            held[address] = size
+        else:
+            held.pop(address, None)
+        most = max(most, sum(held.values()))
     return most
+
+
+def _all_below(events: Sequence[Any]) -> Iterator[Any]:
+    for event in events:
+        yield event
+        yield from _all_below(event.children)
 
 
 @contextmanager

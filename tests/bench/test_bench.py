@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from labkit.bench import Case, Disagreement, Trial, measure, peak_memory
+from labkit.bench.measure import most_held
 from labkit.bench.cases import CASES
 
 CONTRACT = {"kernel", "case", "threads", "device", "ours_ms", "peers", "floor_ms"}
@@ -72,6 +73,13 @@ def test_peak_memory_counts_what_is_held_at_once():
         return b * 2
 
     assert 8_000_000 <= peak_memory(call) < 8_100_000
+
+
+def test_peak_memory_does_not_count_what_is_freed_of_earlier_calls():
+    # The profiler reports such a block's size, or none, by which addresses it happens to know.
+    old, new, newer = 16, 32, 48
+    held_at_once = most_held([(3, new, -8), (1, old, -8), (2, new, 8), (4, newer, 4), (5, old, 4)])
+    assert held_at_once == 8
 
 
 def test_json_holds_one_document_with_the_keys_of_the_contract():
