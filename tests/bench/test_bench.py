@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from labkit.bench import Case, Disagreement, Trial, measure, peak_memory
-from labkit.bench.measure import most_held
 from labkit.bench.cases import CASES
+from labkit.bench.measure import most_held
 
 CONTRACT = {"kernel", "case", "threads", "device", "ours_ms", "peers", "floor_ms"}
 
