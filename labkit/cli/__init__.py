@@ -24,7 +24,7 @@ from labkit.cli.console import (
     say,
     stop_signals,
 )
-from labkit.headless import evidence, parameters
+from labkit.headless import evidence, measured, parameters
 from labkit.headless.usage import UsageError, nearest
 
 app = typer.Typer(
@@ -82,8 +82,8 @@ def list_(
         print_json([notebook.summary() for notebook in chosen])
         return
     for notebook in chosen:
-        minutes = "" if notebook.minutes is None else f"  ({notebook.minutes:g} min)"
-        print(f"{notebook.name}{minutes}")
+        seconds = measured.seconds_of(notebook)
+        print(notebook.name + ("" if seconds is None else f"  ({seconds:.0f} s)"))
         print_items([notebook.title])
         print_items(notebook.papers)
         print_items([f"{p.name}: {p.type} = {p.default!r}" for p in notebook.parameters])

@@ -187,12 +187,14 @@ def _print_plan(runs: Sequence[Run], workers: int | None) -> None:
     print_table("Runs", ("folder", "state", "notebook and parameters"), rows)
     workers = min(workers, max(1, len(todo)))
     seconds = estimate(results)
+    unlike = len(todo) == len(runs) and any(set(run.asked) - {"seed"} for run in todo)
     print(
         f"{_count(len(runs), 'run')}: {len(runs) - len(todo)} finished, {len(todo)} to run; "
         + (
             "no estimate: the notebook states no run time"
             if seconds is None
             else f"about {_duration(seconds / workers)} with {_count(workers, 'worker')}"
+            + (", if they take as long as with the default parameters" if unlike else "")
         )
     )
 

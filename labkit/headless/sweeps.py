@@ -17,7 +17,7 @@ from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from labkit.headless import cluster, summary, tables
+from labkit.headless import cluster, measured, summary, tables
 from labkit.headless.execute import RunResult
 from labkit.headless.runs import FINISHED, Run, store, stored
 from labkit.headless.usage import UsageError
@@ -198,16 +198,18 @@ def by_folder(results: Results) -> dict[Path, dict[Run, RunResult | None]]:
 def estimate(results: Results) -> float | None:
     """Seconds that the missing runs will take one after another; None if nothing tells.
 
-    Each takes as long as finished runs of the same notebook did, else as its author states.
+    Each takes as long as finished runs of the same notebook did, else as one with its defaults.
     """
     total = 0.0
     for mine in by_folder(results).values():
         todo = missing(mine)
-        measured = [result.seconds for result in mine.values() if result and _finished(result)]
-        stated = [60 * run.notebook.minutes for run in todo if run.notebook.minutes is not None]
-        if todo and not measured + stated:
+        if not todo:
+            continue
+        seen = [result.seconds for result in mine.values() if result and _finished(result)]
+        one = median(seen) if seen else measured.seconds_of(todo[0].notebook)
+        if one is None:
             return None
-        total += len(todo) * median(measured or stated) if todo else 0.0
+        total += len(todo) * one
     return total
 
 

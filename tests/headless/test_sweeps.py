@@ -429,6 +429,7 @@ def test_a_dry_run_lists_the_runs_and_writes_nothing(labkit, elsewhere, wide):
     ]
     assert out.splitlines()[-1] == (
         "4 runs: 0 finished, 4 to run; about 60 s with 2 workers"  # half a minute each, as stated
+        ", if they take as long as with the default parameters"
     )
     assert not list(elsewhere.iterdir())
 
