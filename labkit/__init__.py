@@ -13,7 +13,8 @@ __all__ = ["__version__", "claim", "metric"]
 
 _ROOMS = (
     *("atlas", "bench", "checks", "claims", "data", "delays", "diffusion", "exercises"),
-    *("headless", "kernels", "plots", "seeding", "sparse_coding", "spiking", "unlearning"),
+    *("headless", "kernels", "plots", "seeding", "sparse_coding", "spiking"),
+    *("training", "unlearning"),
 )
 
 

@@ -11,8 +11,8 @@ from functools import partial
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from tqdm.auto import tqdm
 
+from labkit import training
 from labkit.checks import check_count, check_finite, check_floating, check_positive
 from labkit.data import digits_split
 from labkit.diffusion.networks import MAX_LOGSNR, NULL, NetworkDenoiser, check_label
@@ -213,7 +213,8 @@ def descend(
 ) -> Tensor:
     """Step down loss(index), a mean over the examples of an index (batch_size,) into N of them.
 
-    The loop of `train`, which explains its parameters, for losses of your own. The model takes the
+    The loop of `train`, which explains its parameters, for losses of your own: `labkit.training`
+    with the optimiser, the schedule and the average of a denoiser. The model takes the
     steps in training mode and is left in evaluation mode. Returns (steps,) losses.
     """
     check_count(steps=steps, batch_size=batch_size, N=N)
@@ -226,26 +227,18 @@ def descend(
     rate = partial(_rate, steps=steps, decay=decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     average = AveragedModel(model, multi_avg_fn=partial(_average, ema)) if ema else None
-    losses = torch.empty(steps)
-    model.train()
     with seeded(generator):  # dropout, where a network has some
-        for step in tqdm(range(steps), desc="training", leave=False, disable=not progress):
-            value = loss(torch.randint(N, (batch_size,), generator=generator))
-            losses[step] = value.item()
-            if not math.isfinite(losses[step]):
-                raise FloatingPointError(
-                    f"the loss is {losses[step]} at step {step} of {steps}: lower lr = {lr}"
-                )
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            scheduler.step()
-            if average is not None:
-                average.update_parameters(model)
-    optimizer.zero_grad()
+        losses = training.descend(
+            model,
+            lambda _: loss(torch.randint(N, (batch_size,), generator=generator)),
+            range(steps),
+            optimizer,
+            schedule=scheduler,
+            after_step=average and (lambda: average.update_parameters(model)),
+            describe="training" if progress else None,
+        )
     if average is not None:
         model.load_state_dict(average.module.state_dict())
-    model.eval()
     return losses
 
 

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from math import ceil
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from labkit import training
 from labkit.checks import check_count, check_positive
 from labkit.seeding import seeded, spawn
 from labkit.unlearning.checks import Examples, check_examples, check_trainable
@@ -105,21 +107,10 @@ def descend(
     """
     optimizer = optimizer or recipe.optimizer(model.parameters())
     orders = recipe.orders(N, generator)
-    losses = []
-    model.train()
     with seeded(generator):
-        for batches in orders:
-            total = 0.0
-            for i in batches:
-                optimizer.zero_grad()
-                value = loss(i)
-                value.backward()
-                optimizer.step()
-                total += value.item() * len(i)
-            losses.append(total / N)
-    optimizer.zero_grad()
-    model.eval()
-    return losses
+        losses = training.descend(model, loss, list(chain.from_iterable(orders)), optimizer)
+    sizes = torch.tensor([len(i) for i in orders[0]])
+    return ((losses.view(recipe.epochs, -1) * sizes).sum(1) / N).tolist()
 
 
 def train(model: nn.Module, data: Examples, recipe: Recipe, *, generator: Generator) -> list[float]:

@@ -310,5 +310,5 @@ def test_labels_of_a_network_without_classes():
 
 
 def test_a_loss_that_is_not_finite_is_named():
-    with pytest.raises(FloatingPointError, match=r"nan at step 0 of 4.*lr"):
+    with pytest.raises(FloatingPointError, match=r"nan at step 1 of 4.*learning rate"):
         quick(build(), points(), weighting=lambda x: x * torch.nan, generator=draw())
