@@ -4,7 +4,10 @@ The colours are those of Okabe and Ito (2008), in an order in which neighbours d
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
 from cycler import cycler
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 BLUE, ORANGE, GREEN, PINK, SKY, AMBER, GREY, BLACK = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999", "#000000",
@@ -23,3 +26,13 @@ def house_style() -> None:
             "legend.frameon": False,
         }
     )
+
+
+def show_image(
+    axis: Axes, image: ArrayLike, title: str = "", *, vmin: float = -1, vmax: float = 1
+) -> None:
+    """Draw a grey image (height, width), black at vmin and white at vmax, without a frame."""
+    axis.imshow(np.asarray(image), cmap="gray", vmin=vmin, vmax=vmax, interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+    axis.set_title(title, fontsize="medium")

@@ -6,12 +6,13 @@ returned as NumPy arrays with the range stated in the docstring; splits are tens
 
 from labkit.data.digits import digits, digits_split
 from labkit.data.natural_images import PHOTOGRAPHS, natural_images
-from labkit.data.patches import sample_patches, whiten, whitened_patches
+from labkit.data.patches import chessboard, sample_patches, whiten, whitened_patches
 from labkit.data.spoken_digits import SpokenDigits, spoken_digits
 
 __all__ = [
     "PHOTOGRAPHS",
     "SpokenDigits",
+    "chessboard",
     "digits",
     "digits_split",
     "natural_images",

@@ -36,17 +36,19 @@ PHOTOGRAPHS = (
 _FROM_SCIKIT_LEARN = ("china", "flower")
 
 
-def natural_images(names: Sequence[str] = PHOTOGRAPHS) -> list[np.ndarray]:
-    """Load photographs as luminance, offline.
+def natural_images(names: Sequence[str] = PHOTOGRAPHS, *, colour: bool = False) -> list[np.ndarray]:
+    """Load photographs, offline, as luminance or in colour.
 
     Parameters
     ----------
     names : which ones, in which order; by default all of `PHOTOGRAPHS`
+    colour : red, green and blue instead; those that are grey have the same in all three
 
     Returns
     -------
     A list of float32 arrays of shape (height, width), 300 to 640 pixels a side, values in [0, 1]:
-    the gamma-encoded luminance 0.2125 R + 0.7154 G + 0.0721 B of the 8-bit originals.
+    the gamma-encoded luminance 0.2125 R + 0.7154 G + 0.0721 B of the 8-bit originals. In colour,
+    (height, width, 3).
 
     Raises
     ------
@@ -60,12 +62,12 @@ def natural_images(names: Sequence[str] = PHOTOGRAPHS) -> list[np.ndarray]:
             near = get_close_matches(str(name), PHOTOGRAPHS, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"unknown photograph {name!r}: {hint}Known: {', '.join(PHOTOGRAPHS)}")
-    return [_load(name) for name in names]
+    pixels = [_load(name) for name in names]
+    return [_colour(p) for p in pixels] if colour else [_luminance(p) for p in pixels]
 
 
 def _load(name: str) -> np.ndarray:
-    from skimage.color import rgb2gray
-
+    """(height, width) or (height, width, 3) from 0 to 1."""
     if name in _FROM_SCIKIT_LEARN:
         from sklearn.datasets import load_sample_image
 
@@ -74,7 +76,16 @@ def _load(name: str) -> np.ndarray:
         import skimage.data
 
         pixels = getattr(skimage.data, name)()
-    scaled = np.asarray(pixels, dtype=np.float32) / 255
-    grey = rgb2gray(scaled) if scaled.ndim == 3 else scaled
+    return np.asarray(pixels, dtype=np.float32) / 255
+
+
+def _colour(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+
+def _luminance(pixels: np.ndarray) -> np.ndarray:
+    from skimage.color import rgb2gray
+
+    grey = rgb2gray(pixels) if pixels.ndim == 3 else pixels
     # Rounding in the weighted sum may leave [0, 1] by an ulp.
     return np.clip(grey, 0, 1).astype(np.float32)

@@ -76,6 +76,37 @@ def sample_patches(
     return patches
 
 
+def chessboard(image: np.ndarray, side: int, colour: int) -> list[np.ndarray]:
+    """Squares of one colour of a chessboard laid over an image.
+
+    What learns from patches within the squares of one colour can be tested on those of the other:
+    no pixel is in both. What is left over at the right and at the bottom is cut off.
+
+    Parameters
+    ----------
+    image : (height, width, ...)
+    side : of a square, in pixels
+    colour : 0 for that of the upper left corner, 1 for the other
+
+    Returns
+    -------
+    Views (side, side, ...), row by row.
+
+    Raises
+    ------
+    ValueError
+        for an image too small for a square of each colour, or another colour.
+    """
+    if colour not in (0, 1):
+        raise ValueError(f"colour must be 0 or 1, not {colour!r}")
+    rows, columns = image.shape[0] // max(1, side), image.shape[1] // max(1, side)
+    if side < 1 or rows * columns < 2:
+        raise ValueError(f"an image of shape {image.shape} has no two squares of side {side}")
+    corners = [(side * r, side * c) for r in range(rows) for c in range(columns)]
+    own = [(top, left) for top, left in corners if (top + left) // side % 2 == colour]
+    return [image[top : top + side, left : left + side] for top, left in own]
+
+
 def whitened_patches(
     images: Sequence[np.ndarray], size: int, count: int, rng: Generator, *, cutoff: float = 0.4
 ) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 
 from labkit.data import (
     PHOTOGRAPHS,
+    chessboard,
     digits,
     natural_images,
     sample_patches,
@@ -32,6 +33,15 @@ def test_photographs_are_luminance_in_unit_range():
         assert image.min() >= 0 and image.max() <= 1 and image.std() > 0.05
     assert max(image.max() for image in images) == 1  # the 8-bit originals reach 255
     assert len({image.tobytes() for image in images}) == 10
+
+
+def test_photographs_in_colour_have_the_same_luminance():
+    (camera, coffee), (grey, mixed) = (
+        natural_images(["camera", "coffee"], colour=colour) for colour in (True, False)
+    )
+    assert coffee.shape == (*mixed.shape, 3) and coffee.dtype == np.float32
+    np.testing.assert_allclose(coffee @ [0.2125, 0.7154, 0.0721], mixed, atol=1e-6)
+    assert all(np.array_equal(camera[..., channel], grey) for channel in range(3))
 
 
 def test_photographs_by_name_keep_their_order():
@@ -132,3 +142,21 @@ def test_impossible_patches_are_refused(size, count, message):
 def test_no_image_is_refused():
     with pytest.raises(ValueError, match="at least one image"):
         sample_patches([], 8, 5, np.random.default_rng(0))
+
+
+def test_squares_of_both_colours_share_no_pixel_and_cover_the_board():
+    image = np.arange(7 * 10 * 2).reshape(7, 10, 2)
+    white, black = (chessboard(image, 3, colour) for colour in (0, 1))
+    assert {square.shape for square in white + black} == {(3, 3, 2)}
+    np.testing.assert_array_equal(white[1], image[:3, 6:9])  # of the first row's three squares
+    pixels = [set(np.concatenate([s.ravel() for s in squares])) for squares in (white, black)]
+    assert not pixels[0] & pixels[1]
+    assert pixels[0] | pixels[1] == set(image[:6, :9].ravel())
+
+
+@pytest.mark.parametrize(
+    ("side", "colour", "message"), [(3, 2, "0 or 1"), (0, 0, "no two squares"), (6, 1, "side 6")]
+)
+def test_impossible_chessboards_are_refused(side, colour, message):
+    with pytest.raises(ValueError, match=message):
+        chessboard(np.zeros((7, 10)), side, colour)
