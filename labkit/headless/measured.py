@@ -1,7 +1,7 @@
 """The published table `measured.csv`: what each notebook costs, and how often its claims hold.
 
-`labkit verify --publish` writes it, the start page shows it. A row counts as long as the code of
-its notebook is what was run; text may change.
+`labkit verify --publish` writes it, the start page shows it. A row counts as long as the code in
+its notebook is what was run. Text may change, and so may labkit: the tests run all notebooks anew.
 """
 
 import csv
