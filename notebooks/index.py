@@ -11,10 +11,10 @@
 # %% [markdown]
 # # Labkit: start here
 #
-# Notebooks for people who work where neuroscience meets machine learning. Each one tells a story
-# about one to four papers, rebuilds their method at a size that a laptop can run, and **measures
-# what they claim**: a statement becomes a number, held against a bound or against a baseline
-# measured in the same run. Where a paper does not reproduce, the notebook says so.
+# Notebooks for people who work where neuroscience meets machine learning. Each one tells a story,
+# mostly about one to four papers, rebuilds their method at a size that a laptop can run, and
+# **measures what they claim**: a statement becomes a number, held against a bound or against a
+# baseline measured in the same run. Where a paper does not reproduce, the notebook says so.
 #
 # Open one and choose *Run → Run All Cells*. Nothing is downloaded. Every notebook ends in exercises
 # with a hint, a check and a folded solution.
@@ -24,12 +24,13 @@
 #
 # Read in this order, if you want to know
 #
-# - **how few neurons it takes to see**, and know linear algebra:
+# - **how few neurons it takes to see**, and know linear algebra and covariance:
 #   [Beyond ℓ₁](sparse_coding/01_beyond_l1.ipynb),
 #   [What the retina takes out](sparse_coding/03_what_the_retina_takes_out.ipynb),
 #   [Turning the gain](sparse_coding/02_turning_the_gain.ipynb),
 #   [What reconstruction misses](sparse_coding/09_what_reconstruction_misses.ipynb);
-# - **what a network can see, and learns to see without labels**, and know how one is trained:
+# - **what a network can see, and learns to see without labels**, and know how one is trained, the
+#   Fourier transform and singular values:
 #   [Which channel sees](sparse_coding/08_which_channel_sees.ipynb),
 #   [Room for manifolds](sparse_coding/04_room_for_manifolds.ipynb),
 #   [Learning to see from noise](sparse_coding/11_learning_to_see_from_noise.ipynb),
@@ -51,12 +52,14 @@
 #   [Pictures that nothing can be learned from](unlearning/05_unlearnable_examples.ipynb),
 #   [Noise where it counts](unlearning/06_local_masks.ipynb),
 #   [Privacy that speeds up learning](unlearning/07_privacy_that_speeds_learning.ipynb);
-# - **how noise becomes a picture**, and know conditional expectations:
+# - **how noise becomes a picture**, and know conditional expectations, Bayes' rule and how a
+#   network is trained:
 #   [From noise to digits](diffusion/01_from_noise_to_digits.ipynb),
 #   [What a schedule hides](diffusion/02_what_a_schedule_hides.ipynb),
 #   [Where to spend the noise](diffusion/03_where_to_spend_the_noise.ipynb),
 #   [Is the noise level needed?](diffusion/06_is_the_noise_level_needed.ipynb);
-# - **what a generator remembers, and makes up**, and have read the first of these:
+# - **what a generator remembers, and makes up**, and have read
+#   [From noise to digits](diffusion/01_from_noise_to_digits.ipynb):
 #   [Between the modes](diffusion/09_between_the_modes.ipynb),
 #   [Which weights memorise?](unlearning/09_which_weights_memorise.ipynb),
 #   [When a prompt is poisoned](unlearning/10_poisoned_prompts.ipynb);
@@ -88,7 +91,7 @@ def entry(notebook):
     """Title, question, run time and papers of a notebook, beside its cover."""
     link = f"{notebook.name}.ipynb"
     cover = notebook.cover and f"[![{notebook.title}]({notebook.name}.png)]({link})"
-    seconds = rows.get(notebook.name, {}).get("seconds") or 60 * notebook.minutes
+    seconds = f"{measured.seconds_of(notebook):.0f}"
     about = "; ".join(papers[paper].title for paper in notebook.papers) or "about the suite"
     text = f"[**{notebook.title}**]({link})<br>{notebook.question}<br>*{seconds} s · {about}*"
     return cover or "", text.replace("|", "\\|")
@@ -170,9 +173,10 @@ Markdown(f"{sum(map(sum, counts.values()))} of {len(papers)} papers are done: {'
 # ## What it costs, and how often it holds
 #
 # Every notebook was run headless with ten seeds, as many at a time as the machine has cores.
-# Seconds are the median of these runs, memory is the largest; a run counts as good if every one of
-# its claims holds. `labkit verify --publish` makes this table, and the tests see to it that no row
-# is older than the code it speaks of.
+# Seconds are the median of these runs. Memory is the largest that the notebook's own process held;
+# what it starts beside itself is not in it. A run counts as good if every one of its claims holds.
+# `labkit verify --publish` makes this table. The tests see to it that no row is older than the code
+# in its notebook; when `labkit` changes beneath it, they run it at two seeds.
 
 # %% jupyter={"source_hidden": true}
 # NBVAL_CHECK_OUTPUT

@@ -538,9 +538,9 @@ claim(
 )
 claim(
     PAPER,
-    "rhythms with jitter: learned minus fixed random delays of the same σ, before rounding",
-    mean_noisy[0, LEARNED] - mean_noisy[0, SPREAD],
-    at_least=0.0,
+    "rhythms with jitter: errors of learned over fixed random delays of the same σ, unrounded",
+    (1 - mean_noisy[0, LEARNED]) / (1 - mean_noisy[0, SPREAD]),
+    at_most=0.5,
 )
 claim(
     PAPER,
@@ -565,7 +565,8 @@ claim(
 # **much of that lead is the width of the Gaussian, not the places**. At $\sigma = 0.5$ a tenth of a
 # weight lies on either neighbour of its step and catches a spike that is one step off, wherever the
 # delay stands: random delays with the same $\sigma$ do better than random single steps, too. What
-# learned places add to that was 0.20 here, and 0.05 and 0.13 at seeds 3 and 7.
+# learned places add to that was 0.20 here, and 0.03 to 0.14 at seeds 1 to 9. These are few points
+# because little is left to win: learned delays err a twentieth to a fifth as often.
 #
 # The width is also what they lose by **rounding**. Rounded, a delay catches no spike that is a step
 # off, and learned delays fall below random ones that never were wide. The paper reports hardly any

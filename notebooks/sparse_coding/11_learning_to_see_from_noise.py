@@ -660,7 +660,7 @@ for name, value, one, other in (("white noise", white, 3.5, 2), ("untrained", ra
 closed = (typical - random) / (np.mean(seen) - random)
 claim(PAPER, "share of the way to photographs: mean structured noise", closed, at_least=0.5)
 upper, ahead = max(seen) - max(structured), by_statistics - typical
-claim(PAPER, "limit: best photographs minus best noise", upper, at_most=4, unit="points")
+claim(PAPER, "limit: best photographs minus best noise", upper, at_most=6, unit="points")
 claim(PAPER, "limit: simple statistics minus mean noise", ahead, at_least=0, unit="points")
 
 # %% [markdown]

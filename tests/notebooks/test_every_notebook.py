@@ -31,6 +31,12 @@ RUN_SECONDS = 150  # some 60 alone; here another test runs beside it, which cost
 MEMORY_GB = 1.5  # Binder stops a session at 2
 FILE_MB = 3
 
+COST = re.compile(
+    r"\*\*Running\*\* under (15 seconds|half a minute|a minute) on two CPU cores, "
+    r"under ([\d.]+) GB of memory"
+)
+SECONDS = {"15 seconds": 15, "half a minute": 30, "a minute": 60}
+
 every_notebook = pytest.mark.parametrize("name", SOURCES)
 every_topical_notebook = pytest.mark.parametrize("name", TOPICAL)
 
@@ -278,6 +284,15 @@ def test_the_start_page_can_show_what_each_notebook_asks_and_its_cover():
 
 def test_the_published_table_is_about_the_code_that_is_here():
     assert measured.stale() == [], "hold them against seeds again: labkit verify NAME --publish"
+
+
+@every_topical_notebook
+def test_the_stated_cost_is_not_below_the_published_one(name):
+    text = " ".join(source_of(stored(name)["cells"][0]).split())
+    assert (stated := COST.search(text)), f"no cost of this form: {COST.pattern}"
+    row = measured.read()[name]
+    assert float(row["seconds"]) <= SECONDS[stated[1]]
+    assert float(row["peak_memory_mb"]) <= 1000 * float(stated[2])
 
 
 def test_every_notebook_was_held_against_ten_seeds_and_its_claims_held():
