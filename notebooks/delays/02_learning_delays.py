@@ -278,8 +278,9 @@ claim(
 # %% [markdown]
 # Each dot is a synapse, its size the teacher's weight. With a narrow Gaussian a delay moves only
 # when the target happens to lie next to it. A wide one blurs all synapses at first, finds the rough
-# place of each, and sharpens. Some stay in a wrong place whose weight has meanwhile adapted: delays
-# are learned on a landscape with valleys, and the schedule is a good but not a perfect map.
+# place of each, and sharpens; where the narrowing ends there is a dotted line on the right. Some
+# delays stay in a wrong place whose weight has meanwhile adapted: they are learned on a landscape
+# with valleys, and the schedule is a good but not a perfect map.
 #
 # ## 3. What only delays can do
 #
@@ -565,15 +566,15 @@ claim(
 # **much of that lead is the width of the Gaussian, not the places**. At $\sigma = 0.5$ a tenth of a
 # weight lies on either neighbour of its step and catches a spike that is one step off, wherever the
 # delay stands: random delays with the same $\sigma$ do better than random single steps, too. What
-# learned places add to that was 0.20 here, and 0.03 to 0.14 at seeds 1 to 9. These are few points
-# because little is left to win: learned delays err a twentieth to a fifth as often.
+# learned places add to that was 0.20 here, and 0.03 to 0.14 at seeds 1 to 9. Where that is little,
+# little was left to win: at all ten seeds learned delays err a twentieth to a fifth as often.
 #
 # The width is also what they lose by **rounding**. Rounded, a delay catches no spike that is a step
 # off, and learned delays fall below random ones that never were wide. The paper reports hardly any
 # loss from rounding, for layers of 256 neurons and words of many spikes. A small network that hangs
 # on single spikes has to get used to its new delays: weights and normalisation are tuned for some
 # more steps. After that learned delays lead random ones of the same treatment by 0.17 to 0.18 at
-# these three seeds, and random single steps by 0.03 to 0.12.
+# seeds 0, 3 and 7, and random single steps by 0.03 to 0.12.
 #
 # And the trap: **a membrane that remembers two steps solves the task without any delay.** It
 # bridges gaps of four steps with what is left of its voltage. Whoever wants to show what delays do

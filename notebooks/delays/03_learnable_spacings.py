@@ -15,7 +15,7 @@
 # beforehand. Can gradient descent find better places, although a place is a whole number of taps?
 #
 # ![A dense, a dilated and a learned kernel with 25 parameters each, the kernel with all 289 taps,
-# and a noisy photograph cleaned by the first three](03_learnable_spacings.png)
+# and a noisy photograph cleaned by each of them](03_learnable_spacings.png)
 #
 # **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
 #
@@ -63,7 +63,8 @@ from labkit.data import PHOTOGRAPHS, natural_images, sample_patches
 from labkit.data.mnist1d import mnist1d
 from labkit.exercises import check
 from labkit.kernels import delay_kernel
-from labkit.plots import house_style
+from labkit.plots import house_style, show_image
+from labkit.training import descend
 
 PAPER = "dcls-thesis"
 for name, value in {"span": span, "image_span": image_span}.items():
@@ -542,16 +543,20 @@ def train_net(spacing, run):
     rates = [group["lr"] for group in adam.param_groups]
     one_cycle = torch.optim.lr_scheduler.OneCycleLR(adam, rates, total_steps=steps)
     draw = torch.Generator().manual_seed(1000 * seed + run)
-    for _ in range(epochs):
-        for batch in torch.randperm(len(x_train), generator=draw).split(100):
-            adam.zero_grad()
-            F.cross_entropy(net(x_train[batch]), y_train[batch]).backward()
-            adam.step()
-            one_cycle.step()
-            with torch.no_grad():
-                for p in places:
-                    p.clamp_(-(span // 2), span // 2)
-    net.eval()
+    batches = [
+        batch
+        for _ in range(epochs)
+        for batch in torch.randperm(len(x_train), generator=draw).split(100)
+    ]
+
+    def loss(batch):
+        return F.cross_entropy(net(x_train[batch]), y_train[batch])
+
+    def keep_inside():
+        for p in places:
+            p.clamp_(-(span // 2), span // 2)
+
+    descend(net, loss, batches, adam, schedule=one_cycle, after_step=keep_inside)
     with torch.no_grad():
         return float((net(x_test).argmax(dim=1) == y_test).float().mean()), net
 
@@ -701,7 +706,7 @@ print("PSNR on held-out photographs (dB) at noise", noise_levels)
 for name, values in psnr.items():
     print(f"{name:20}", "  ".join(f"{v:.2f}" for v in values))
 
-# %%
+# %% tags=["cover"]
 loudest = int(np.argmax(noise_levels))
 crop = natural_images(held_out[:1])[0][60:220, 180:340]
 noisy = crop + noise_levels[loudest] * np.random.default_rng(seed).standard_normal(crop.shape)
@@ -714,32 +719,30 @@ def draw_kernel(axis, k, title, positions=None):
     axis.imshow(image, cmap="RdBu", vmin=-limit, vmax=limit)
     if positions is not None:
         axis.plot(*(positions.flip(0) + image_span // 2), "k+", ms=9, mew=1.5)
-    axis.set(title=title, xticks=[], yticks=[])
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize="medium")
+    axis.spines[:].set_visible(False)
 
 
-fig, axes = plt.subplots(2, 4, figsize=(11, 5.8), layout="constrained")
-for axis, (name, title) in zip(
-    axes[0, :3],
-    [("5 × 5, dense", "dense"), ("5 × 5, every 3rd", "dilated"), ("5 learned elements", "learned")],
-):
-    where = learned_P[:, loudest] if title == "learned" else None
-    draw_kernel(
-        axis, kernels[name][loudest], f"{title}, 25 parameters\n{psnr[name][loudest]:.2f} dB", where
-    )
 full = f"{image_span} × {image_span}, dense"
-draw_kernel(
-    axes[0, 3], kernels[full][loudest], f"all {image_span**2} taps\n{psnr[full][loudest]:.2f} dB"
+shown = {
+    "5 × 5, dense": "dense, 25 parameters",
+    "5 × 5, every 3rd": "dilated, 25 parameters",
+    "5 learned elements": "learned, 25 parameters",
+    full: f"all {image_span**2} taps",
+}
+fig, axes = plt.subplots(2, 5, figsize=(12, 5.2), layout="constrained")
+show_image(axes[0, 0], crop, "photograph", vmin=0, vmax=1)
+show_image(axes[1, 0], noisy, f"with noise {noise_levels[loudest]}", vmin=0, vmax=1)
+padded = F.pad(
+    torch.from_numpy(noisy - noisy.mean())[None, None], [image_span // 2] * 4, mode="reflect"
 )
-axes[1, 0].imshow(noisy, cmap="gray", vmin=0, vmax=1)
-axes[1, 0].set_title(f"noise {noise_levels[loudest]}")
-for axis, name in zip(axes[1, 1:], ("5 × 5, every 3rd", "5 × 5, dense", "5 learned elements")):
-    k = kernels[name][loudest].reshape(1, 1, image_span, image_span)
-    centred = torch.from_numpy(noisy - noisy.mean())[None, None]
-    padded = F.pad(centred, [image_span // 2] * 4, mode="reflect")
-    axis.imshow(F.conv2d(padded, k)[0, 0] + noisy.mean(), cmap="gray", vmin=0, vmax=1)
-    axis.set_title(name)
-for axis in axes[1]:
-    axis.set_axis_off()
+for (above, below), (name, title) in zip(axes[:, 1:].T, shown.items()):
+    k = kernels[name][loudest]
+    where = learned_P[:, loudest] if name == "5 learned elements" else None
+    draw_kernel(above, k, f"{title}\n{psnr[name][loudest]:.2f} dB", where)
+    cleaned = F.conv2d(padded, k.view(1, 1, image_span, image_span))[0, 0] + noisy.mean()
+    show_image(below, cleaned, f"cleaned: {title.split(',')[0]}", vmin=0, vmax=1)
 plt.show()
 
 # %%

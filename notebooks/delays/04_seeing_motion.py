@@ -768,10 +768,10 @@ for name, count in operations.items():
     metric(f"operations_per_ms, {name}", count)
 
 # %% [markdown]
-# The two curves have little in common. The few weights that matter are spread over the delays,
-# along the track of the spot; take away the long delays and the track is cut. With events
-# instead of frames and a tenth of the weights, a decision costs some forty times fewer
-# operations than the dense convolution.
+# (Dashed on the left: chance.) The two curves have little in common. The few weights that matter
+# are spread over the delays, along the track of the spot; take away the long delays and the track
+# is cut. With events instead of frames and a tenth of the weights, a decision costs some forty
+# times fewer operations than the dense convolution.
 #
 # ## 8. Spikes out
 #
@@ -927,7 +927,7 @@ plt.show()
 #
 # **Tuning.** We move the held-out photographs in directions and at speeds between and beyond those
 # that were learned, and record the mean evidence of each detector, turned so that its own
-# direction is at zero.
+# direction is at zero. Dashed on the right: chance.
 
 
 # %%

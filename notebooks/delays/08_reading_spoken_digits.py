@@ -36,6 +36,10 @@
 # Delays in Spiking Neural Networks using Dilated Convolutions with Learnable Spacings*, ICLR 2024,
 # [arXiv:2306.17670](https://arxiv.org/abs/2306.17670). How its layers learn is the story of
 # `delays/02_learning_delays`; where the words come from, that of `delays/01_hearing_in_spikes`.
+#
+# You need to know what a convolution and a leaky integrate-and-fire neuron are. Numbers in the text
+# are measured below, unless other runs are named; the green cards say which statement was held
+# against which bound.
 
 # %% tags=["parameters"]
 seed: int = 0  # of weights, delays, batches and dropout
@@ -62,7 +66,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import binomtest
-from tqdm.auto import tqdm
 
 from labkit import claim, metric
 from labkit.claims import summary
@@ -79,6 +82,7 @@ from labkit.delays import (
 from labkit.exercises import check
 from labkit.plots import AMBER, BLUE, GREEN, GREY, ORANGE, PINK, SKY, house_style
 from labkit.spiking import synaptic_operations
+from labkit.training import descend
 
 PAPER = "dcls-snn-delays"
 if min(n_train, n_test, epochs, batch, max_delay, *hidden) < 1 or not hidden:
@@ -174,6 +178,7 @@ CONDITIONS = {
     "no delays, τ = 10": GREEN,
     "leaky traces": AMBER,
 }
+STYLES = ["-", "--", "-.", ":", (0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 SIGMA = max_delay / 2 + 0.5
 
 
@@ -247,21 +252,29 @@ def train(condition):
     peak = [5 * group["lr"] if group["lr"] < 0.1 else 0.1 for group in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, steps)
     generator = torch.Generator().manual_seed(seed)
-    losses = []
-    with torch.random.fork_rng(), tqdm(total=steps, desc=condition) as progress:
+    batches = [
+        chosen
+        for _ in range(epochs)
+        for chosen in torch.randperm(len(y_train), generator=generator).split(batch)
+    ]
+
+    def loss(numbered):
+        i, chosen = numbered
+        set_width(net, annealed_width(i / steps, SIGMA, until=narrow_until))
+        return F.cross_entropy(evidence(net, x_train[:, chosen]), y_train[chosen])
+
+    with torch.random.fork_rng():
         torch.manual_seed(seed)  # dropout draws from PyTorch's own generator
-        for _ in range(epochs):
-            for chosen in torch.randperm(len(y_train), generator=generator).split(batch):
-                set_width(net, annealed_width(len(losses) / steps, SIGMA, until=narrow_until))
-                loss = F.cross_entropy(evidence(net, x_train[:, chosen]), y_train[chosen])
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.step()
-                clamp_delays(net)
-                losses.append(loss.item())
-                progress.update()
-    return net.eval(), losses
+        losses = descend(
+            net,
+            loss,
+            list(enumerate(batches)),
+            optimiser,
+            schedule=schedule,
+            after_step=lambda: clamp_delays(net),
+            describe=condition,
+        )
+    return net, losses
 
 
 def hits(net, x, y=None):
@@ -306,7 +319,7 @@ for row, (condition, colour) in enumerate(CONDITIONS.items()):
         lw=1.5,
     )
     axes[0].plot(100 * train_right[condition], row, "|", color=colour, ms=18, mew=2)
-    axes[0].text(2, row, f"{100 * value:.0f} %", va="center", color="black", weight="bold")
+    axes[0].text(12, row, f"{100 * value:.0f} %", va="center", color="black", weight="bold")
 axes[0].axvline(100 / CLASSES, color="black", lw=1, ls=":")
 axes[0].set(
     yticks=range(len(CONDITIONS)),
@@ -315,11 +328,12 @@ axes[0].set(
 )
 axes[0].set_yticks(range(len(CONDITIONS)), list(CONDITIONS))
 axes[0].invert_yaxis()
-for condition, (_, losses) in trained.items():
+for (condition, (_, losses)), style in zip(trained.items(), STYLES):
     window = max(1, len(losses) // 30)
     smooth = np.convolve(losses, np.ones(window) / window, "valid")
-    axes[1].plot(smooth, color=CONDITIONS[condition], lw=1.5)
-axes[1].set(xlabel="optimiser step", ylabel="training loss", yscale="log", title="the same colours")
+    axes[1].plot(smooth, ls=style, color=CONDITIONS[condition], lw=1.5, label=condition)
+axes[1].set(xlabel="optimiser step", ylabel="training loss", yscale="log")
+axes[1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 for condition, value in accuracy.items():
     metric(f"accuracy, {condition}", value)
@@ -463,7 +477,7 @@ for k, (axis, layer, start) in enumerate(
     name = "into the readout" if k == len(axes) - 1 else f"into hidden layer {k + 1}"
     axis.set(xlabel="delay, learned − initial, steps", title=name)
     metric(f"median distance that delays moved {name}, steps", float(moved.abs().median()))
-axes[0].set_ylabel("synapses")
+axes[0].set_ylabel("synapses (stacked)")
 axes[0].legend(frameon=False, fontsize=9, loc="upper left")
 plt.show()
 

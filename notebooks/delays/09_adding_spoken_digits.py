@@ -18,14 +18,17 @@
 # ![Sums named right by expressive leaky memory neurons of three sizes and by an LSTM, and which
 # sums the largest neuron answers](09_adding_spoken_digits.png)
 #
-# **Reading** 10 minutes. **Running** about a minute on two CPU cores and under 1 GB of memory; the
-# first time, making the words takes a minute or two more.
+# **Reading** 10 minutes. **Running** about a minute on two CPU cores and under 1.5 GB of memory;
+# the first time, making the words takes a minute or two more.
 #
 # **Paper** `elm-neuron`: A. Spieler, N. Rahaman, G. Martius, B. Schölkopf and A. Levina, *The
 # Expressive Leaky Memory Neuron: an Efficient and Expressive Phenomenological Neuron Model Can
 # Solve Long-Horizon Tasks*, ICLR 2024, [arXiv:2306.16922](https://arxiv.org/abs/2306.16922). The
 # neuron itself is the story of `delays/06_expressive_leaky_memory`; the words are those of
 # `delays/08_reading_spoken_digits`.
+#
+# You need to know what an LSTM and a leaky integrator are. Numbers in the text are measured below,
+# unless other runs are named; the green cards say which statement was held against which bound.
 
 # %% tags=["parameters"]
 seed: int = 0  # of weights, pairs, batches and the voices set aside
@@ -558,13 +561,15 @@ for name in looks:
 
 # %% [markdown]
 # The first word is in the slow units. A fast one has forgotten by itself what we take from it.
+# (Dotted: the level of those who hear one word only.)
 #
 # On the right, the words are as they were, with silence between them that no model has met in
 # training. Nobody waits well, and the LSTM on sums waits better than the neuron: an LSTM can learn
 # to close its gates in silence, while the neuron's memory leaks at its fixed rates.
 #
 # What the neuron would answer can be watched at every moment; the darker, the surer. The dashed
-# lines are the right answers. The pair is the first that it gets right. Move the pause.
+# lines are the right answers. The pair is the first that it gets right without a pause; with 0.6 s
+# of silence between the words, as drawn below, it gets it wrong. Move the pause.
 
 
 # %%
