@@ -381,7 +381,7 @@ for row, name in enumerate(groups):
     axes[1].plot(right_r[name], row + spread, "s", color=BLUE, ms=5, label=labels.get("r"))
 axes[1].set(
     yticks=range(len(groups)),
-    yticklabels=groups,
+    yticklabels=[name.replace("F_Df", "$F_{D_f}$") for name in groups],
     ylim=(len(groups) - 0.5, -0.9),
     xlim=(-3, 103),
     xlabel="test images right (%)",
@@ -894,7 +894,7 @@ def explore(log_alpha=0.5):
         yscale="symlog",
         xlabel="ratio $F_{D_f} / F_D$",
         ylabel="weights",
-        title=f"α = {alpha:.2f}: {float((beta < 1).float().mean()):.2%} of the weights",
+        title=f"α = {alpha:.2f}: {100 * float((beta < 1).float().mean()):.2f} % of the weights",
     )
     axes[0].legend(loc="upper left")
     places = np.arange(10)

@@ -36,6 +36,9 @@
 # [arXiv:2402.14015](https://arxiv.org/abs/2402.14015), the story of
 # `unlearning/03_corrective_unlearning`.
 #
+# You need to know how a classifier is trained. The thirteen methods are made of functions of
+# `labkit.unlearning`, whose docstrings say what each of them does.
+#
 # Every number in the text is measured below, or in runs of this notebook at the seeds it names; the
 # green cards say which statement was held against which bound.
 
@@ -663,19 +666,21 @@ for name in METHODS:
 # ## 4. Forgetting against retaining
 #
 # Every setting that was tried is a point here, weak to strong along each line (for SSD those with
-# $\lambda = 1$); the ring is the mean of those that the search chose, and the star is retraining.
-# On the left, the mean over the digits: best is the upper right corner. (JiT and some settings of
-# SCRUB lie outside of the picture.) On the right, random examples, where the star is *not* at the
-# edge: it is possible to forget too much.
+# $\lambda = 1$). The large open mark is the mean of those that the search chose: a ring where the
+# line is solid, a square where it is dashed, a diamond where it is dotted, and a triangle for
+# gradient ascent. The star is retraining. On the left, the mean over the digits: best is the upper
+# right corner. (JiT and some settings of SCRUB lie outside of the picture.) On the right, random
+# examples, where the star is *not* at the edge: it is possible to forget too much.
 
 
 # %%
 STYLES = {
     "SSD": (ORANGE, "-"), "adaptive SSD": (ORANGE, "--"), "loss-free SSD": (ORANGE, ":"),
-    "fine-tuning": (GREY, "-"), "gradient ascent": (PINK, "-"), "NegGrad+": (PINK, "--"),
+    "fine-tuning": (GREY, "-"), "gradient ascent": (PINK, "-."), "NegGrad+": (PINK, "--"),
     "random labels": (GREEN, "-"), "amnesiac": (GREEN, "--"), "SalUn": (GREEN, ":"),
     "SCRUB": (BLUE, "-"), "bad teacher": (BLUE, "--"), "UNSIR": (SKY, "-"), "JiT": (GREY, ":"),
 }  # fmt: skip
+CHOSEN = {"-": "o", "--": "s", ":": "D", "-.": "^"}  # marks of what the search chose, by line
 
 
 def tried(name, kind):
@@ -692,7 +697,7 @@ def picture(axis, kind, low_x, low_y):
             forgotten[some], kept[some], line, color=colour, marker=".", ms=4, lw=1.3, label=name
         )
         chosen = 100 * np.mean([o.measured for o in of(name, kind)], axis=0)
-        axis.plot(100 - chosen[0], chosen[2], "o", mfc="none", color=colour, ms=8, mew=1.6)
+        axis.plot(100 - chosen[0], chosen[2], CHOSEN[line], mfc="none", color=colour, ms=8, mew=1.6)
     some = [r for r in requests if r.kind == kind]
     yard = 100 * np.mean([[r.measure(m) for m in r.retrained] for r in some], axis=(0, 1))
     axis.plot(100 - yard[0], yard[2], "*", color=BLACK, ms=14, label="retrained", zorder=5)
@@ -930,7 +935,8 @@ metric("linear probe, SSD less retrained", probe["SSD"] - probe["retrained"])
 # Here the winner loses. By its accuracies the dampened network lies in the band of retraining. Yet
 # it has the class back after a dozen steps, when a retrained network has not begun to learn it, and
 # a probe reads the class from its features better than from those of a retrained one. Most others
-# do no better: what they removed is the way to the output. NegGrad+ and SCRUB often took longest.
+# do no better: what they removed is the way to the output. NegGrad+ and SCRUB often
+# took longest: at seed 0 their lines lie on zero, as that of the retrained network does.
 
 # %%
 normed = fitted(len(looked_at), moved(train), norm=True)

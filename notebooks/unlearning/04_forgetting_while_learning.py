@@ -549,11 +549,11 @@ for name in orders:
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained", width_ratios=[1.2, 1])
 LOOKS = {"least forgotten": BLUE, "random": GREY, "most forgotten": ORANGE}
-for name, colour in LOOKS.items():
+for (name, colour), mark in zip(LOOKS.items(), "osD"):
     lines = np.array([full.numpy(), *(accuracy[name, share].numpy() for share in removed)])
     shares = 100 * np.array([0, *removed])
     axes[0].plot(shares, lines, color=colour, lw=0.8, alpha=0.35)
-    axes[0].plot(shares, lines.mean(axis=1), "o-", color=colour, lw=2, label=name)
+    axes[0].plot(shares, lines.mean(axis=1), mark + "-", color=colour, lw=2, label=name)
 for name, marker in (("least, shuffled", "v"), ("most, shuffled", "^")):
     axes[0].plot(
         100 * removed[0], full.mean() - cost[name, removed[0]], marker, color="black", label=name

@@ -53,18 +53,17 @@ from io import BytesIO
 
 import matplotlib.pyplot as plt
 import numpy as np
-import skimage.data
 import torch
 import torch.nn.functional as F
 from ipywidgets import FloatSlider, interact
 from PIL import Image
-from sklearn.datasets import load_sample_image
 from torch import nn
 from tqdm.auto import tqdm
 
 from labkit import claim, metric
+from labkit.checks import check_ranges
 from labkit.claims import summary
-from labkit.data import PHOTOGRAPHS
+from labkit.data import PHOTOGRAPHS, chessboard, natural_images
 from labkit.exercises import check
 from labkit.plots import BLUE, GREY, ORANGE, SKY, house_style
 from labkit.seeding import seeded, streams
@@ -73,20 +72,15 @@ from labkit.unlearning.noise import Centre, input_gradient, min_min_noise, pgd, 
 from labkit.unlearning.training import descend
 
 PAPER = "unlearnable-examples"
-TILE = 48  # photographs are cut into tiles of this side, for training and test in turn
+TILE = 48  # side of the squares of the chessboard, in pixels
 unknown = [name for name in photographs if name not in PHOTOGRAPHS]
 if unknown or len(photographs) < 2:
     raise ValueError(f"photographs: two or more of {', '.join(PHOTOGRAPHS)}; not {photographs}")
-if not 8 <= side <= TILE:
-    raise ValueError(f"side must be 8 to {TILE} pixels, not {side}")
 if min(n_train, n_test, epochs, class_rounds, attack_steps) < 1:
     raise ValueError("n_train, n_test, epochs, class_rounds, attack_steps: at least 1")
 if not all(0 < e <= 1 for e in (eps, *digit_eps)):
     raise ValueError(f"eps and digit_eps must lie above 0 and at most at 1: {eps}, {digit_eps}")
-if not 1 / n_train <= class_share <= 1:
-    raise ValueError(f"class_share must be 1 / n_train to 1, not {class_share}")
-if not 1 <= jpeg_quality <= 95:
-    raise ValueError(f"jpeg_quality must be 1 to 95, not {jpeg_quality}")
+check_ranges(globals(), side=(8, TILE), class_share=(1 / n_train, 1), jpeg_quality=(1, 95))
 
 house_style()
 K = len(photographs)
@@ -103,28 +97,20 @@ draws = streams(seed)  # a generator of its own for each use: no experiment shif
 
 
 # %%
-def load_colour(name):
-    """A photograph (height, width, 3) in [0, 1]; `labkit.data` says where it comes from."""
-    from_sklearn = name in ("china", "flower")
-    pixels = load_sample_image(f"{name}.jpg") if from_sklearn else getattr(skimage.data, name)()
-    pixels = np.asarray(pixels, np.float32) / 255
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-
-
-def cut(images, parity, count, rng):
-    """Patches (K * count, 3, side, side) from tiles of one parity, and their classes."""
+def cut(images, colour, count, rng):
+    """Patches (K * count, 3, side, side) from squares of one colour, and their classes."""
     patches = []
     for image in images:
-        rows, columns = np.array(image.shape[:2]) // TILE
-        tiles = [(r, c) for r in range(rows) for c in range(columns) if (r + c) % 2 == parity]
-        for tile in rng.integers(len(tiles), size=count):
-            top, left = TILE * np.array(tiles[tile]) + rng.integers(TILE - side + 1, size=2)
-            patches.append(image[top : top + side, left : left + side].transpose(2, 0, 1))
+        squares = chessboard(image, TILE, colour)
+        for square in rng.integers(len(squares), size=count):
+            top, left = rng.integers(TILE - side + 1, size=2)
+            patch = squares[square][top : top + side, left : left + side]
+            patches.append(patch.transpose(2, 0, 1))
     return torch.from_numpy(np.stack(patches)), torch.arange(K).repeat_interleave(count)
 
 
 rng = np.random.default_rng(seed)
-images = [load_colour(name) for name in photographs]
+images = natural_images(photographs, colour=True)
 x, y = cut(images, 0, n_train, rng)
 x_test, y_test = cut(images, 1, n_test, rng)
 
@@ -477,9 +463,11 @@ claim(
 )
 
 # %% [markdown]
-# A protected patch then contributes about as much as an absent one, no less and no more. The noise
-# guards the pictures that carry it, by making them useless. It does not spoil the others, and the
-# model learns the class from those who did not protect themselves.
+# A protected patch then contributes about as much as an absent one: at seeds 0 to 9, accuracy came
+# out between 4 points below and 3 points above that without these patches, and the bound leaves
+# room for a worse draw. The noise guards the pictures that carry it, by making them useless. It
+# hardly spoils the others, and the model learns the class from those who did not protect
+# themselves.
 #
 # ## 5. Countermeasures
 #
@@ -620,15 +608,19 @@ for name in rows:
     cells = [f"{v:.1f}% at ε = {e:g}" for v, e in zip(rows[name], digit_eps)]
     print(f"{name:23} {',  '.join(cells)};  mean |δ| / ε", *(f"{v:.2f}" for v in size[name]))
 
-fig, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained", width_ratios=[1.4, 1])
-for (name, values), colour in zip(rows.items(), (SKY, ORANGE)):
-    axes[0].plot([0, *digit_eps], [clean_digits, *values], "o-", color=colour, label=name)
+fig, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained", width_ratios=[2.4, 1, 1])
+for (name, values), colour, mark in zip(rows.items(), (SKY, ORANGE), "so"):
+    axes[0].plot([0, *digit_eps], [clean_digits, *values], mark + "-", color=colour, label=name)
 axes[0].set(xlabel="ε (of the range)", ylabel="clean test digits right (%)", ylim=(0, 102))
 axes[0].legend(loc="lower left")
-pairs = [x_d[fifth[36]], (x_d + project(noise[y_d], x_d, digit_eps[-1]))[fifth[36]]]
-axes[1].imshow(torch.cat(pairs, dim=2)[0], cmap="gray", vmin=0, vmax=1)
-axes[1].set_axis_off()
-axes[1].set_title(f"a digit, and with min-min noise of ε = {digit_eps[-1]}", fontsize=10)
+one = x_d[fifth[36]]
+noisy = one + project(noise[y_d[fifth[36]]], one, digit_eps[-1])
+titles = "a digit", f"with min-min noise,\nε = {digit_eps[-1]}"
+for axis, image, title in zip(axes[1:], (one, noisy), titles):
+    axis.imshow(image[0], cmap="gray_r", vmin=0, vmax=1)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title, fontsize="medium")
+    axis.spines[:].set_visible(True)
 plt.show()
 claim(
     PAPER,
@@ -647,11 +639,11 @@ for k, e in enumerate(digit_eps):
 # can see it. At both a random pattern of full amplitude does more harm. But the two are **not of
 # one size**: on the published digits the pattern has two thirds of the bound, the optimised noise
 # one third. That is not for want of gradient, since a step has size $\alpha$ whatever the gradient
-# is. It is the clipping to $[0, 1]$: where a digit has paper, it takes only noise that brightens,
-# where it has full ink, only noise that darkens; and the noise of a class is the mean of what its
-# digits take. (Clipped to $\pm\epsilon$ alone, it grew to 0.8 of the bound 0.3 in a trial at seeds
-# 0 and 1.) Size for size, the noise at 0.3 costs a little more than the pattern at 0.15: 17 points
-# against 13, and more at nine of the seeds 0 to 9.
+# is. It is the clipping to $[0, 1]$: where a digit has paper, it takes only noise that adds ink,
+# where it has full ink, only noise that takes ink away; and the noise of a class is the mean of
+# what its digits take. (Clipped to $\pm\epsilon$ alone, it grew to 0.8 of the bound 0.3 in a trial
+# at seeds 0 and 1.) Size for size, the noise at 0.3 costs a little more than the pattern at 0.15:
+# 17 points against 13, and more at nine of the seeds 0 to 9.
 #
 # Noise protects where the class lies in faint detail, as in photographs; the strokes of a digit are
 # a stronger signal than any noise one could overlook.

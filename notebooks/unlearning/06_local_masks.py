@@ -545,7 +545,7 @@ metric("lost_partly_protected", 100 * (on_test["no noise"] - with_hidden))
 # The larger the mask, the more of $\sum_i \lvert g_i\rvert$ it can use, and the less of it lies on
 # the organ. Is that a property of scans? For comparison, a network of the same kind looks at
 # patches of four photographs (brick, grass, gravel, a flower) and learns to tell them apart. In
-# these, no part is empty. Move the share of the pixels.
+# these, no part is empty. Move the share of the pixels; on the left, red is the mask of one scan.
 
 # %%
 PATCH, PER_CLASS = 16, 128

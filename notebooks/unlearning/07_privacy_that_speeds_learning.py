@@ -75,6 +75,7 @@ if not 0.5 < accuracy < 1:
     raise ValueError(f"accuracy must lie between 0.5 and 1, not {accuracy}")
 
 house_style()
+LINES = {"none": "-", "uniform": "--", "smooth": "-."}  # of the mechanisms, where they are compared
 
 # %% [markdown]
 # ## 1. A crowd that listens to itself
@@ -148,12 +149,12 @@ fig, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
 curves = {"none": (no_flip, BLACK), "uniform": (uniform(epsilon), ORANGE)}
 curves |= {"smooth": (smooth(epsilon), BLUE)}
 for name, (u, colour) in curves.items():
-    axes[0].plot(x, u(x), color=colour, label=name)
-    axes[1].plot(x, probability_plus(x, u), color=colour)
+    axes[0].plot(x, u(x), LINES[name], color=colour, label=name)
+    axes[1].plot(x, probability_plus(x, u), LINES[name], color=colour)
     if name != "none":
         loss = privacy_loss(u, x)
         by_shift = [loss.diagonal(k).max() for k in range(1, 1000)]
-        axes[2].plot(x[1:] - x[0], by_shift, color=colour)
+        axes[2].plot(x[1:] - x[0], by_shift, LINES[name], color=colour, lw=3)
 axes[2].plot([0, 10], [0, 10 * epsilon], ":", color=BLACK, label="ε × shift")
 axes[0].set(xlabel="signal − threshold, $s - t$", ylabel="probability of a flip, $u$")
 axes[1].set(xlabel="signal − threshold, $s - t$", ylabel="P(action +1 | signal)")
@@ -238,8 +239,9 @@ evidence = {name: np.log(q_minus[name] / p_minus[name]) for name in MECHANISMS} 
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 positive = (l_grid >= 0) & (l_grid <= 16)
 for name, colour in {"none": BLACK, "uniform": ORANGE, "smooth": BLUE}.items():
-    axes[0].semilogy(l_grid[positive], p_minus[name][positive], color=colour, label=name)
-    axes[1].plot(l_grid[positive], evidence[name][positive], color=colour)
+    line = {"color": colour, "ls": LINES[name]}
+    axes[0].semilogy(l_grid[positive], p_minus[name][positive], label=name, **line)
+    axes[1].plot(l_grid[positive], evidence[name][positive], **line)
 axes[1].axhline(2 * epsilon, color=BLUE, lw=0.8, ls=":")
 axes[1].text(15.9, 2 * epsilon + 0.4, "2ε", color=BLUE, ha="right")
 axes[0].set(
@@ -349,13 +351,13 @@ for axis, (name, title) in zip(axes, titles.items()):
     axis.plot(marks, mean[name], color=COLOURS[name], lw=2.5)
     axis.axhline(0, color=BLACK, lw=0.6, ls=":")
     axis.set(title=f"{title}, 40 crowds", ylim=(-6, top))
-    axes[3].plot(marks, mean[name], color=COLOURS[name], lw=2, label=title)
+    axes[3].plot(marks, mean[name], LINES[name], color=COLOURS[name], lw=2, label=title)
     reached, n, _ = typical(p_minus[name], q_minus[name])
     axes[3].plot(n, reached, ":", color=COLOURS[name], lw=1.2)
 axes[0].set_ylabel("log-likelihood ratio for the truth, $l_n$")
 axes[3].plot([], [], ":", color=GREY, label="typical path")
 axes[3].set(xscale="log", xlim=(1, n_agents), ylim=(-6, top), title="mean of all crowds")
-axes[3].legend(loc="upper left", fontsize=8)
+axes[3].legend(loc="upper left", fontsize=9)
 for axis in axes:
     axis.set(xlabel="agent n", xticks=[1, 10, 100, 1000, 10_000])
 plt.show()
@@ -399,9 +401,10 @@ def growth(name, since=100):
 fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.3), layout="constrained")
 for axis, g, label in zip(axes, (np.log, sqrt_log), (r"$\log n$", r"$\sqrt{\log n}$")):
     for name in titles:
-        axis.plot(g(marks[late]), mean[name][late], color=COLOURS[name], label=titles[name])
+        line = {"color": COLOURS[name], "ls": LINES[name]}
+        axis.plot(g(marks[late]), mean[name][late], label=titles[name], **line)
     axis.set(xlabel=label, ylabel="mean of $l_n$", title=f"from agent 10 on, against {label}")
-axes[0].legend(fontsize=8)
+axes[0].legend(fontsize=9)
 axes[2].plot(marks, beliefs[:, 3, :25], color=PINK, lw=0.6, alpha=0.5)
 axes[2].plot(marks, mean["naive"], color=PINK, lw=2.5)
 axes[2].axhline(0, color=BLACK, lw=0.6, ls=":")
@@ -479,7 +482,7 @@ axis.set(xlabel="privacy budget ε (smaller: more noise)", ylabel="belief in the
 axis.set(ylim=(0, None))
 axis.set(xticks=[0.1, 0.2, 0.5, 1, 2, 5], xticklabels=["0.1", "0.2", "0.5", "1", "2", "5"])
 axis.minorticks_off()
-axis.legend(fontsize=8)
+axis.legend(fontsize=9)
 plt.show()
 
 claim(
@@ -571,7 +574,7 @@ for j, colour in enumerate((BLACK, BLUE, GREEN, AMBER, PINK)):
 axes[0].loglog(k[1:], 1 / k[1:], ":", color=GREY, label="$1/k$: boundary")
 axes[0].set(xlabel="agents k", ylabel="P(first k all wrong)", ylim=(1e-8, 1.2))
 axes[0].set_title("waiting for the first right action")
-axes[0].legend(fontsize=8)
+axes[0].legend(fontsize=9)
 for values, style, label in (
     (wrong, "-", "actions"),
     (wrong_choice, "--", "choices before the coin"),
@@ -582,7 +585,7 @@ axes[1].plot(n, typical_wrong, ":", color=BLUE, label="smooth, typical path")
 axes[1].plot(marks, wrong[:, 0].mean(axis=1), color=BLACK, label="no privacy")
 axes[1].set(xscale="log", xlim=(1, n_agents), xlabel="agent n", ylabel="wrong so far, mean")
 axes[1].set(ylim=(0, 1.25 * mean_wrong[-1]), title="how many were wrong")
-axes[1].legend(fontsize=8)
+axes[1].legend(fontsize=9)
 plt.show()
 
 claim(
@@ -679,7 +682,7 @@ axis.axhline(accuracy, color=GREY, ls=":", label="one signal alone")
 axis.set(xlabel="privacy budget ε (smaller: more noise)", ylabel="P(right cascade)")
 axis.set(xticks=[0.2, 0.5, 1, 2, 5], xticklabels=["0.2", "0.5", "1", "2", "5"])
 axis.minorticks_off()
-axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, 0.95))
+axis.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0, 0.95))
 plt.show()
 
 claim(
@@ -725,13 +728,17 @@ def explore(eps=1.0):
     _, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     for (name, u), (p, q) in zip(mechanisms.items(), tables):
         l, n, _ = typical(p, q)
-        axes[0].plot(x, u(x), color=COLOURS[name], label=titles[name])
-        axes[1].semilogy(l_grid, p, color=COLOURS[name])
-        axes[2].semilogx(n[1:], l[1:], color=COLOURS[name])
-    axes[0].set(xlabel="signal − threshold", ylabel="probability of a flip", ylim=(-0.02, 0.55))
+        line = {"color": COLOURS[name], "ls": LINES[name]}
+        axes[0].plot(x, u(x), label=titles[name], **line)
+        axes[1].semilogy(l_grid, p, **line)
+        axes[2].semilogx(n[1:], l[1:], **line)
+    axes[0].set(xlabel="signal − threshold", ylabel="probability of a flip", ylim=(-0.02, 0.75))
     axes[1].set(xlim=(0, 20), ylim=(1e-9, 1), xlabel="belief $l$", ylabel="P(−1 | θ = +1)")
-    axes[2].set(xlim=(1, 1e8), ylim=(0, 45), xlabel="agent n", ylabel="belief in the truth, $l_n$")
-    axes[0].legend(fontsize=8)
+    axes[2].axhline(l_max, color=GREY, lw=0.8, ls=":", label="end of the tables")
+    axes[2].set(xlabel="agent n", ylabel="belief in the truth, $l_n$")
+    axes[2].set(xlim=(1, 1e8), ylim=(0, 1.15 * l_max))
+    axes[0].legend(fontsize=9, loc="upper right")
+    axes[2].legend(fontsize=9, loc="upper left")
     plt.show()
 
 

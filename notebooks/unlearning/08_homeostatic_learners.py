@@ -145,17 +145,18 @@ for axis, world in zip(axes, WORLDS):
     called = np.full((CLASSES, 200), np.nan)
     when = np.arange(presentations) * 200 // presentations
     called[classes[index], when] = label
-    axis.imshow(
+    shown = axis.imshow(
         called,
         aspect="auto",
-        cmap="tab10",
-        vmin=0,
-        vmax=9,
+        cmap=plt.get_cmap("viridis", CLASSES),
+        vmin=-0.5,
+        vmax=9.5,
         interpolation="nearest",
         extent=(0, presentations / 1000, 9.5, -0.5),
     )
     axis.set(title=world_name(world), xlabel="presentations (thousands)", yticks=range(0, 10, 3))
 axes[0].set_ylabel("digit")
+fig.colorbar(shown, ax=axes, pad=0.01, ticks=range(CLASSES), label="label")
 fig.suptitle("what each digit is called, one colour per label")
 plt.show()
 
@@ -397,10 +398,10 @@ for column, world in zip(axes.T, WORLDS):
             column[1].plot(time[::25], run.eta[::25, lives] / lr0, color=colour, lw=0.8)
     column[1].axhline(1, color=BLACK, lw=1.2)
     column[0].set(title=world_name(world), ylim=(0, 100))
-    column[1].set_xlabel("presentations (1000)")
+    column[1].set_xlabel("presentations\n(thousands)")
 axes[0, 0].set_ylabel("digits right (%)")
 axes[1, 0].set(ylabel="$η / η_0$, each life", ylim=(0, None))
-axes[0, 0].legend(fontsize=8, loc="upper left")
+axes[0, 0].legend(fontsize=9, loc="upper left")
 plt.show()
 
 # %%
@@ -415,7 +416,7 @@ for shift, condition in ((-0.08, "homeostatic"), (0.08, "random")):
 axis.axhline(0, color=BLACK, lw=1)
 axis.set_xticks(range(len(WORLDS)), [world_name(world) for world in WORLDS])
 axis.set(ylabel="points above constant $η_0$", title="mean and 95% interval; dots: single lives")
-axis.legend(fontsize=8)
+axis.legend(fontsize=9)
 plt.show()
 
 worst = min((compared["homeostatic", world][0], world_name(world)) for world in WORLDS)
@@ -473,10 +474,10 @@ for b in range(len(bins)):
         mean.append(inside.mean())
 axes[1].plot(centre, mean, "o-", color=BLUE)
 axes[1].axhline(0.5, color=GREY, ls=":", label="chance")
-axes[1].axvline(0.8, color=BLACK, lw=0.8, ls=":")
+axes[1].axvline(0.8, color=BLACK, lw=0.8, ls="--", label="0.8, where the claims divide")
 axes[1].set(xlabel="recent accuracy (last 20 digits)", ylabel="effect on η foreseen (share)")
 axes[1].set(xlim=(0, 1.02), ylim=(0.4, 1), title="who recognises its food knows what it does")
-axes[1].legend(fontsize=8)
+axes[1].legend(fontsize=9)
 plt.show()
 
 claim(PAPER, "share of offers that homeostatic learners take", took, at_most=0.02)
@@ -511,13 +512,15 @@ gap = max(hindsight[lr, quick] for lr in constant_lrs)
 gap -= run.accuracy("homeostatic", lr0, quick)[few].mean()
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.4), layout="constrained")
-for w, colour in zip(rates, (BLUE, GREEN, AMBER)):
+for w, colour, mark in zip(rates, (BLUE, GREEN, AMBER), "os^"):
     row = [hindsight[lr, w] for lr in constant_lrs]
-    axes[0].semilogx(constant_lrs, row, "o-", color=colour, label=f"constant, {world_name(w)}")
+    axes[0].semilogx(
+        constant_lrs, row, mark + "-", color=colour, label=f"constant, {world_name(w)}"
+    )
     axes[0].plot(lr0, run.accuracy("homeostatic", lr0, w)[few].mean(), "*", ms=13, c=colour)
 axes[0].plot([], [], "*", ms=10, color=GREY, label="homeostatic from $η_0$")
 axes[0].set(xlabel="learning rate", ylabel="digits right (%)", ylim=(0, 100))
-axes[0].legend(fontsize=8, loc="lower left")
+axes[0].legend(fontsize=9, loc="lower right")
 for k in run.of("homeostatic", good_lr, quick):
     axes[1].plot(time, run.eta[:, k] / good_lr, lw=1)
 axes[1].axhline(1, color=BLACK, lw=1)
@@ -577,9 +580,9 @@ for condition in pair:
 moves = double_time * 1000 / BATCH / 2
 axes[1].plot(double_time, np.sqrt(2 * moves / np.pi) / 10, ":", color=GREY, label="walk at a wall")
 axes[0].set(xlabel="presentations (thousands)", ylabel="digits right (%)", ylim=(0, None))
-axes[0].legend(fontsize=8, loc="upper left")
+axes[0].legend(fontsize=9, loc="upper left")
 axes[1].set(xlabel="presentations (thousands)", ylabel="learning rate $η / η_0$", ylim=(0, None))
-axes[1].legend(fontsize=8, loc="upper left")
+axes[1].legend(fontsize=9, loc="upper left")
 plt.show()
 
 drift = small.eta[-1, small.of("random", small_lr, quick)].mean() / small_lr
@@ -623,7 +626,7 @@ def watch(world=max(rates), life=0):
             axis.axvline(swap, color=GREY, lw=0.8, ls=":")
     axes[0].set(ylabel="digits right (%)", ylim=(0, 100), title=f"{world_name(world)}, life {life}")
     axes[1].set(xlabel="presentations (thousands)", ylabel="$η / η_0$", ylim=(0, None))
-    axes[0].legend(fontsize=8, ncols=3, loc="lower right")
+    axes[0].legend(fontsize=9, ncols=3, loc="lower right")
     plt.show()
 
 

@@ -237,7 +237,7 @@ handles = [
 ]
 left.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
 axis = right.subplots()
-for p, colour in zip(rates, (GREEN, AMBER, ORANGE)):
+for p, colour in zip(rates, (GREEN, AMBER, BLACK)):
     axis.plot(weights, [100 * trigger_share(p, w) for w in weights], "o-", color=colour)
     axis.plot(weights, [100 * kinds[p, w][0] for w in weights], "o--", color=colour, ms=3, lw=1)
     axis.axhline(100 * share[p], color=colour, lw=1, ls=":")
@@ -529,7 +529,8 @@ columns = {
 for axis, (column, title) in zip(axes, columns.items()):
     values = [100 * row[column] for row in castle.values()]
     bars = axis.barh(labels, values, color=[COLOURS.get(name, GREEN) for _, name in castle])
-    axis.bar_label(bars, fmt="%.0f", padding=3)
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # where the line of chance runs
+    axis.bar_label(bars, fmt="%.0f", padding=4, bbox=white)
     axis.set(xlim=(0, 119), xlabel=title, xticks=[0, 50, 100])
     if title.endswith("AUROC (%)"):
         axis.axvline(50, color=BLACK, lw=0.8, ls=":")
