@@ -277,8 +277,8 @@ def _publish(results: Results) -> None:
     for name in {run.notebook.name: None for run in results}:
         if name not in published:
             say(
-                f"{name} is not published: it is not of the suite, was edited meanwhile, or not "
-                "all of its runs ended"
+                f"{name} is not published: it is not of the suite, it or labkit was edited "
+                "meanwhile, or not all of its runs ended"
             )
 
 
