@@ -5,6 +5,7 @@ this file, as with `--scheduler`, whose workers are warm after the first run.
 """
 
 import csv
+import errno
 import json
 import os
 import re
@@ -23,8 +24,8 @@ import psutil
 import pytest
 from dask.system import CPU_COUNT
 
-from labkit import cli, headless
-from labkit.headless import cluster, summary, sweeps
+from labkit import atlas, cli, headless
+from labkit.headless import cluster, measured, summary, sweeps
 from labkit.headless.usage import UsageError
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -371,6 +372,36 @@ def test_verify_refuses_a_named_notebook_without_a_seed(labkit, elsewhere):
     code, out, err = labkit("verify", "apples/01_good", "pears/03_errs")
     assert (code, out) == (2, "") and "pears/03_errs has no parameter named seed" in err
     assert not list(elsewhere.iterdir())
+
+
+def test_verify_publishes_into_no_wheel_and_says_so_before_it_runs(
+    labkit, elsewhere, suite, monkeypatch
+):
+    monkeypatch.setattr(atlas, "installed_notebooks", lambda: suite)
+    code, out, err = labkit("verify", "apples/01_good", "--publish", "--dry-run")
+    assert (code, out) == (2, "") and "not to its wheel" in err
+    assert labkit("verify", "apples/01_good", "--dry-run")[0] == 0
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_table_that_cannot_be_published_is_told_in_one_line(labkit, elsewhere, monkeypatch):
+    def refuse(path, content):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    def ran(runs, **_):
+        return {
+            run: headless.RunResult(
+                run.notebook.name, run.parameters, "ok", 1.0, run.output, [], {}, [], None, None
+            )
+            for run in runs
+        }
+
+    monkeypatch.setattr(headless, "sweep", ran)
+    monkeypatch.setattr(cli.sweeps, "_print_results", lambda results: None)
+    monkeypatch.setattr(measured, "write_atomic", refuse)
+    code, out, err = labkit("verify", "apples/01_good", "--seeds", "0:1", "--publish")
+    assert (code, out) == (1, "") and err.count("\n") == 1
+    assert "measured.csv cannot be written: Permission denied" in err
 
 
 def test_verify_takes_a_repeated_name_once_and_refuses_two_notebooks_of_one_name(
