@@ -152,7 +152,8 @@ def _keep(
                 failed += not _finished(result)
                 on_end(run, result)
                 if monotonic() - written > TABLE_SECONDS:
-                    _write_tables(results)
+                    with suppress(SweepError):  # open in Excel, which locks it; the last one counts
+                        _write_tables(results)
                     written = monotonic()
             if stop.is_set():
                 return

@@ -15,17 +15,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from dask.system import CPU_COUNT
 
 from labkit import atlas, cli, headless
-from labkit.headless import cluster, measured, summary, sweeps
+from labkit.headless import cluster, measured, summary, sweeps, tables
 from labkit.headless.usage import UsageError
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -389,12 +390,7 @@ def test_a_table_that_cannot_be_published_is_told_in_one_line(labkit, elsewhere,
         raise PermissionError(errno.EACCES, "Permission denied")
 
     def ran(runs, **_):
-        return {
-            run: headless.RunResult(
-                run.notebook.name, run.parameters, "ok", 1.0, run.output, [], {}, [], None, None
-            )
-            for run in runs
-        }
+        return {run: finished_after(run, 1.0) for run in runs}
 
     monkeypatch.setattr(headless, "sweep", ran)
     monkeypatch.setattr(cli.sweeps, "_print_results", lambda results: None)
@@ -533,6 +529,41 @@ def test_an_estimate_is_measured_else_stated_else_none(tmp_path):
 def finished_after(run: headless.Run, seconds: float) -> headless.RunResult:
     fields = (run.notebook.name, run.parameters, "ok", seconds, run.output, [], {}, [], None, 1.0)
     return headless.RunResult(*fields)
+
+
+# ------------------------------------------------------------------ tables that are locked
+
+
+@pytest.mark.parametrize("closed_again", [True, False])
+def test_a_table_that_is_open_elsewhere_is_left_for_the_last_writing(
+    tmp_path, monkeypatch, no_summary, closed_again
+):
+    # Excel on Windows locks the file that it shows.
+    seeds = [{"seed": seed} for seed in range(2)]
+    planned = headless.plan(headless.find("apples/01_good"), seeds, tmp_path)
+    tried, write = [], tables.write
+
+    def locked(results, folder):
+        tried.append(sum(result is not None for result in results.values()))
+        if len(tried) < 3 or not closed_again:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        write(results, folder)
+
+    def outcomes(client, runs, **_):
+        yield from ((run, (None, finished_after(run, 1.0))) for run in runs)
+
+    client = SimpleNamespace(nthreads=lambda: {"worker": 1}, dashboard_link="")
+    monkeypatch.setattr(sweeps, "TABLE_SECONDS", -1)
+    monkeypatch.setattr(tables, "write", locked)
+    monkeypatch.setattr(cluster, "local", lambda workers: nullcontext(client))
+    monkeypatch.setattr(cluster, "outcomes", outcomes)
+    if closed_again:
+        headless.sweep(planned, workers=1)
+        assert len(rows_of(tmp_path / "results.csv")) == 2
+    else:
+        with pytest.raises(headless.SweepError, match="Permission denied"):
+            headless.sweep(planned, workers=1)
+    assert tried == [1, 2, 2] and all(run.record.exists() for run in planned)
 
 
 # ------------------------------------------------------------------ wrong use
