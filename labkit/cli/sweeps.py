@@ -30,7 +30,11 @@ Workers = Annotated[
 ]
 Scheduler = Annotated[
     str | None,
-    typer.Option(help="Use the running Dask cluster at this address.", metavar="tcp://HOST:PORT"),
+    typer.Option(
+        help="Use the running Dask cluster at this address, of systems like this one: from Windows "
+        "no cluster of Linux is reached.",
+        metavar="tcp://HOST:PORT",
+    ),
 ]
 Timeout = Annotated[int | None, typer.Option(min=1, help="Seconds that one cell may take.")]
 Retries = Annotated[int, typer.Option(min=0, help="Times that a run which errs is tried again.")]
