@@ -57,7 +57,7 @@ def command(root: Path, name: str, extra: list[str]) -> list[str]:
         if this environment has no JupyterLab.
     """
     if find_spec("jupyterlab") is None:
-        raise UsageError("this environment has no JupyterLab: pip install 'jupyterlab>=4.2,<5'")
+        raise UsageError('this environment has no JupyterLab: pip install "jupyterlab>=4.2,<5"')
     page = quote(f"{name}.ipynb")
     return [
         *(sys.executable, "-m", "jupyterlab"),

@@ -1,7 +1,6 @@
 """The `labkit` command: it reads arguments and prints; all work is done elsewhere."""
 
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from labkit.cli.console import (
     print_items,
     print_json,
     print_table,
+    quoted,
     say,
     stop_signals,
 )
@@ -156,7 +156,7 @@ def run_(
             raise typer.Exit(1) from None
     _tell(result, as_json)
     if not as_json:
-        print(f"open it with: jupyter lab {shlex.quote(str(result.output))}")
+        print(f"open it with: jupyter lab {quoted(result.output)}")
     if result.status == "interrupted":
         raise typer.Exit(stop.exit_code)
     raise typer.Exit(0 if result.status == "ok" else 1)

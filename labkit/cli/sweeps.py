@@ -1,6 +1,5 @@
 """`labkit sweep` and `labkit verify`: read what is asked, show how it goes, print what came out."""
 
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import Annotated
 import typer
 
 from labkit import headless
-from labkit.cli.console import Preset, print_table, say, stop_signals
+from labkit.cli.console import Preset, print_table, quoted, say, stop_signals
 from labkit.headless import Run, RunResult, cluster, grid, measured
 from labkit.headless.notebooks import require_checkout
 from labkit.headless.runs import stored
@@ -271,9 +270,9 @@ def _print_results(results: Results) -> None:
             print(f"  {line}")
         for result in made:
             if result.status == "error" and result.output.exists():
-                say(f"  see {shlex.quote(str(result.output))}")
+                say(f"  see {quoted(result.output)}")
         written = [name for name in (*TABLES, SUMMARY) if (folder / name).exists()]
-        print(f"  {shlex.quote(str(folder / written[0]))}, {', '.join(written[1:])}")
+        print(f"  {quoted(folder / written[0])}, {', '.join(written[1:])}")
 
 
 def _publish(results: Results) -> bool:

@@ -33,7 +33,7 @@ from labkit.headless.usage import UsageError
 if TYPE_CHECKING:  # slow to import, and an extra
     import distributed
 
-EXTRA = f"{sys.executable} -m pip install 'labkit-notebooks[sweep]'"
+EXTRA = f'{sys.executable} -m pip install "labkit-notebooks[sweep]"'
 PATIENCE = 2  # seconds for a scheduler to answer at the start
 LOST = 30  # seconds without a scheduler until a sweep gives up
 NOTEBOOK_MEMORY = 2 * 2**30  # bytes of this machine that a local worker should find

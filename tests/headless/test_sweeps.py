@@ -636,7 +636,7 @@ def test_without_dask_it_says_which_extra(labkit, elsewhere, monkeypatch, more):
     monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     code, out, err = labkit("sweep", "apples/01_good", *more)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "-m pip install 'labkit-notebooks[sweep]'" in err
+    assert '-m pip install "labkit-notebooks[sweep]"' in err
     assert not list(elsewhere.iterdir())
 
 
