@@ -341,7 +341,8 @@ def _execute(
         stop = stack.enter_context(_stop_if_unwanted(worker, worker.get_current_task()))
         notebook = run.notebook
         if not notebook.path.parent.is_dir():  # another machine
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            # A file that is still open cannot be deleted on Windows, nor from NFS at once.
+            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
             notebook = replace(notebook, path=Path(folder) / notebook.path.name)
         for _ in range(attempts):
             try:

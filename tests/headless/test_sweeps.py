@@ -13,12 +13,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import zlib
 from collections import Counter
 from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import psutil
@@ -531,7 +534,27 @@ def finished_after(run: headless.Run, seconds: float) -> headless.RunResult:
     return headless.RunResult(*fields)
 
 
-# ------------------------------------------------------------------ tables that are locked
+# ------------------------------------------------------------------ files that are in use
+
+
+def test_a_folder_that_cannot_be_removed_takes_nothing_from_a_run_on_another_machine(
+    tmp_path, monkeypatch
+):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    [run] = headless.plan(headless.find("apples/01_good"), [{}], tmp_path / "out")
+    away = replace(run, notebook=replace(run.notebook, path=tmp_path / "not here/01_good.ipynb"))
+    monkeypatch.setattr(cluster, "execute", lambda *_, **__: ("{}", finished_after(away, 1.0)))
+    monkeypatch.setattr(cluster, "_stop_if_unwanted", lambda *_: nullcontext(Event()))
+    worker = SimpleNamespace(get_current_task=lambda: None)
+    monkeypatch.setattr("distributed.get_worker", lambda: worker)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "rmdir", refuse)
+    content = zlib.compress(b"{}")
+    _, result = cluster._execute(away, content, None, 1, cluster.labkit_identity())
+    monkeypatch.undo()
+    assert result.status == "ok"
 
 
 @pytest.mark.parametrize("closed_again", [True, False])
