@@ -306,12 +306,19 @@ def new_(
     from labkit.headless.new import new
 
     source = new(name, paper)
-    build.build(source)
+    try:
+        build.build(source)
+    except build.BuildError as error:
+        say(str(error))
+        say(f"labkit: {source} is written, not built: `labkit build {name}` once that is mended")
+        raise typer.Exit(1) from None
     print(f"{source}: edit it, then")
-    print(f"  labkit build {name}                    store it with outputs")
+    print(f"  labkit build {name}   store it with outputs")
     print(f"  labkit verify {name} --seeds 0:10 --publish   hold its claims against ten seeds")
-    print("  labkit build index                     the start page shows what was measured")
-    print("cite the paper in notebooks/references.bib, and count it in the README")
+    print("cite the paper in notebooks/references.bib, link the notebook in notebooks/index.py")
+    print('under "Where to begin", count the paper in the README, then')
+    print("  labkit build index   the start page shows what was measured")
+    print(f"  ruff check . && ruff format . && pytest -k {source.stem}   then all of it")
 
 
 @app.command("build", epilog="Example: labkit build sparse_coding/01_beyond_l1")
