@@ -367,6 +367,18 @@ def test_lab_opens_a_checkout_in_place(labkit, own_suite, monkeypatch, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["suite"]
 
 
+def test_lab_on_windows_waits_for_the_server_whatever_ctrl_c_does(labkit, own_suite, monkeypatch):
+    def call(command):
+        signal.raise_signal(signal.SIGINT)  # the console sends it to the server and to this process
+        return 3
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(lab.subprocess, "call", call)
+    monkeypatch.setattr(lab, "os", SimpleNamespace(name="nt"))
+    assert labkit("lab")[0] == 3
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_lab_copies_an_installed_suite_and_keeps_the_readers_files(
     labkit, own_suite, monkeypatch, tmp_path
 ):

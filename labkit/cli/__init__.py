@@ -1,7 +1,5 @@
 """The `labkit` command: it reads arguments and prints; all work is done elsewhere."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -269,10 +267,7 @@ def lab_(
     root, done = lab.folder(folder)
     if done:
         say(done)
-    command = lab.command(root, name, extra)
-    if os.name == "nt":  # there exec leaves the console to two processes
-        raise typer.Exit(subprocess.call(command))
-    os.execv(command[0], command)
+    raise typer.Exit(lab.start(lab.command(root, name, extra)))
 
 
 @app.command("doctor", epilog="Example: labkit doctor")
