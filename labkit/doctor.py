@@ -72,7 +72,7 @@ def _required(requirement: Requirement) -> Finding:
     version = _version(requirement.name)
     accepted = f"{requirement.name}{requirement.specifier}"
     ok = version is not None and requirement.specifier.contains(version, prereleases=True)
-    remedy = "" if ok else f"every notebook may need it: pip install '{accepted}'"
+    remedy = "" if ok else f'every notebook may need it: pip install "{accepted}"'
     return Finding(requirement.name, version or "missing", ok, True, remedy)
 
 
@@ -125,7 +125,7 @@ def _memory() -> Finding:
 
 def _optional(name: str, purpose: str, source: str = "") -> Finding:
     version = _version(name)
-    remedy = "" if version else f"{purpose}: pip install '{source or name}'"
+    remedy = "" if version else f'{purpose}: pip install "{source or name}"'
     return Finding(name, version or "missing", version is not None, False, remedy)
 
 

@@ -8,6 +8,7 @@ file of its own, named after all that it depends on, so there is no index to dis
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -36,11 +37,16 @@ def jit(fastmath: Iterable[str] = ()) -> Callable[[Callable], Callable]:
     """A decorator: `numba.njit` without the GIL, with NumPy's division, cached on disk.
 
     `fastmath` names the liberties that LLVM may take, such as "contract" for fused multiply-adds.
+    Where neither the package's folder nor the user's cache can be written to, as in a container,
+    every process compiles for itself.
     """
-    compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=set(fastmath))
+    compiled = partial(numba.njit, nogil=True, error_model="numpy", fastmath=set(fastmath))
 
     def decorate(function: Callable) -> Callable:
-        made = compiled(function)
+        try:
+            made = compiled(cache=True)(function)
+        except RuntimeError:  # "cannot cache function: no locator available"
+            return compiled()(function)
         # No public way leads there. Where a later Numba keeps it elsewhere, its own cache is used.
         kept = getattr(getattr(made, "_cache", None), "_cache_file", None)
         if type(kept) is IndexDataCacheFile:

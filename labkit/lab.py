@@ -1,6 +1,9 @@
 """Where `labkit lab` opens notebooks: in place in a checkout, in a copy from an installed wheel."""
 
+import os
 import shutil
+import signal
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +60,7 @@ def command(root: Path, name: str, extra: list[str]) -> list[str]:
         if this environment has no JupyterLab.
     """
     if find_spec("jupyterlab") is None:
-        raise UsageError("this environment has no JupyterLab: pip install 'jupyterlab>=4.2,<5'")
+        raise UsageError('this environment has no JupyterLab: pip install "jupyterlab>=4.2,<5"')
     page = quote(f"{name}.ipynb")
     return [
         *(sys.executable, "-m", "jupyterlab"),
@@ -66,3 +69,18 @@ def command(root: Path, name: str, extra: list[str]) -> list[str]:
         f"--LabApp.default_url=/lab/tree/{page}",
         *extra,
     ]
+
+
+def start(command: list[str]) -> int:
+    """Run JupyterLab in the place of this process; on Windows below it, and return its exit code.
+
+    There, exec would leave the console to two processes.
+    """
+    if os.name == "nt":
+        # Ctrl-C reaches both: the server ends its kernels, and this process waits for that.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return subprocess.call(command)
+        finally:
+            signal.signal(signal.SIGINT, before)
+    os.execv(command[0], command)

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import SimpleNamespace
 
 import pytest
 
 from labkit import atlas, cli, doctor, headless, lab
 from labkit.claims import Claim
+from labkit.cli import console
 from labkit.cli.console import stop_signals
 from labkit.headless.evidence import Failure
 
@@ -255,6 +257,21 @@ def test_run_shows_claims_metrics_and_how_to_open(labkit, own_suite, finish_with
     assert "open it with: jupyter lab 'runs/an apple.ipynb'\n" in out
 
 
+def test_a_path_is_one_word_for_the_shell_of_its_system(monkeypatch):
+    path = PureWindowsPath("C:/my runs/an apple.ipynb")
+    monkeypatch.setattr(console, "os", SimpleNamespace(name="nt"))
+    assert console.quoted(path) == '"C:\\my runs\\an apple.ipynb"'  # cmd.exe knows no single quotes
+    assert console.quoted(PureWindowsPath("C:/runs/apple.ipynb")) == "C:\\runs\\apple.ipynb"
+    monkeypatch.setattr(console, "os", SimpleNamespace(name="posix"))
+    assert console.quoted(PurePosixPath("runs/an apple.ipynb")) == "'runs/an apple.ipynb'"
+
+
+def test_no_remedy_is_in_single_quotes():
+    # cmd.exe would hand them to pip, and take > and < for redirections.
+    sources = Path(cli.__file__).parents[1].rglob("*.py")
+    assert [path for path in sources if "pip install '" in path.read_text(encoding="utf-8")] == []
+
+
 def test_claims_are_told_also_where_the_notebook_cannot_be_written(labkit, own_suite, monkeypatch):
     def run(*_, **__):
         raise headless.NotWrittenError("runs/an apple.ipynb cannot be written: no space", result())
@@ -350,6 +367,18 @@ def test_lab_opens_a_checkout_in_place(labkit, own_suite, monkeypatch, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["suite"]
 
 
+def test_lab_on_windows_waits_for_the_server_whatever_ctrl_c_does(labkit, own_suite, monkeypatch):
+    def call(command):
+        signal.raise_signal(signal.SIGINT)  # the console sends it to the server and to this process
+        return 3
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(lab.subprocess, "call", call)
+    monkeypatch.setattr(lab, "os", SimpleNamespace(name="nt"))
+    assert labkit("lab")[0] == 3
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_lab_copies_an_installed_suite_and_keeps_the_readers_files(
     labkit, own_suite, monkeypatch, tmp_path
 ):
@@ -379,7 +408,7 @@ def test_lab_refuses_what_it_cannot_open(labkit, own_suite, monkeypatch):
     assert code == 2 and "cannot copy" in err
     monkeypatch.setattr(lab, "find_spec", lambda name: None)
     code, _, err = labkit("lab")
-    assert code == 2 and "pip install 'jupyterlab" in err
+    assert code == 2 and 'pip install "jupyterlab' in err
 
 
 # ------------------------------------------------------------------ doctor, build, help
@@ -402,8 +431,8 @@ def test_doctor_says_how_to_get_what_is_required_and_missing(labkit, monkeypatch
     code, out, _ = labkit("doctor", "--json")
     found = {finding["what"]: finding for finding in json.loads(out)}
     assert code == 1
-    assert "pip install 'nonexistent-thing<3,>=2'" in found["nonexistent-thing"]["remedy"]
-    assert not found["rich"]["ok"] and "pip install 'rich<1'" in found["rich"]["remedy"]
+    assert 'pip install "nonexistent-thing<3,>=2"' in found["nonexistent-thing"]["remedy"]
+    assert not found["rich"]["ok"] and 'pip install "rich<1"' in found["rich"]["remedy"]
     assert "other" not in found
     code, out, _ = labkit("doctor")
     assert code == 1 and "MISSING" in out

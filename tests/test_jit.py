@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from numba.core.caching import IndexDataCacheFile
+from numba.core.caching import CacheImpl, IndexDataCacheFile
 
 from labkit.jit import jit
 
@@ -75,3 +75,10 @@ def test_changed_source_is_compiled_anew(loop, tmp_path):
     assert jit()(loop)(DOUBLE) == 5
     changed = written(tmp_path / "loop.py", SOURCE.replace("+= x[i]", "+= 2 * x[i]"))
     assert jit()(changed)(DOUBLE) == 9
+
+
+def test_where_nothing_can_be_kept_it_compiles_all_the_same(loop, monkeypatch):
+    # What Numba finds where the package and the user's cache are read-only: no place at all.
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    made = jit()(loop)
+    assert made(DOUBLE) == 5 and made.signatures

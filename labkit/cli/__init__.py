@@ -1,8 +1,5 @@
 """The `labkit` command: it reads arguments and prints; all work is done elsewhere."""
 
-import os
-import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +18,7 @@ from labkit.cli.console import (
     print_items,
     print_json,
     print_table,
+    quoted,
     say,
     stop_signals,
 )
@@ -156,7 +154,7 @@ def run_(
             raise typer.Exit(1) from None
     _tell(result, as_json)
     if not as_json:
-        print(f"open it with: jupyter lab {shlex.quote(str(result.output))}")
+        print(f"open it with: jupyter lab {quoted(result.output)}")
     if result.status == "interrupted":
         raise typer.Exit(stop.exit_code)
     raise typer.Exit(0 if result.status == "ok" else 1)
@@ -269,10 +267,7 @@ def lab_(
     root, done = lab.folder(folder)
     if done:
         say(done)
-    command = lab.command(root, name, extra)
-    if os.name == "nt":  # there exec leaves the console to two processes
-        raise typer.Exit(subprocess.call(command))
-    os.execv(command[0], command)
+    raise typer.Exit(lab.start(lab.command(root, name, extra)))
 
 
 @app.command("doctor", epilog="Example: labkit doctor")
@@ -306,12 +301,19 @@ def new_(
     from labkit.headless.new import new
 
     source = new(name, paper)
-    build.build(source)
+    try:
+        build.build(source)
+    except build.BuildError as error:
+        say(str(error))
+        say(f"labkit: {source} is written, not built: `labkit build {name}` once that is mended")
+        raise typer.Exit(1) from None
     print(f"{source}: edit it, then")
-    print(f"  labkit build {name}                    store it with outputs")
+    print(f"  labkit build {name}   store it with outputs")
     print(f"  labkit verify {name} --seeds 0:10 --publish   hold its claims against ten seeds")
-    print("  labkit build index                     the start page shows what was measured")
-    print("cite the paper in notebooks/references.bib, and count it in the README")
+    print("cite the paper in notebooks/references.bib, link the notebook in notebooks/index.py")
+    print('under "Where to begin", count the paper in the README, then')
+    print("  labkit build index   the start page shows what was measured")
+    print(f"  ruff check . && ruff format . && pytest -k {source.stem}   then all of it")
 
 
 @app.command("build", epilog="Example: labkit build sparse_coding/01_beyond_l1")

@@ -2,12 +2,16 @@
 
 import _thread
 import json
+import os
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
 from types import FrameType
 from typing import Annotated, Any
@@ -26,6 +30,11 @@ Preset = Annotated[
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def quoted(path: Path) -> str:
+    """A path as one word of a command line, for the shell that this system has."""
+    return subprocess.list2cmdline([path]) if os.name == "nt" else shlex.quote(str(path))
 
 
 def print_json(document: Any) -> None:

@@ -1,6 +1,5 @@
 """`labkit sweep` and `labkit verify`: read what is asked, show how it goes, print what came out."""
 
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +10,9 @@ from typing import Annotated
 import typer
 
 from labkit import headless
-from labkit.cli.console import Preset, print_table, say, stop_signals
+from labkit.cli.console import Preset, print_table, quoted, say, stop_signals
 from labkit.headless import Run, RunResult, cluster, grid, measured
+from labkit.headless.notebooks import require_checkout
 from labkit.headless.runs import stored
 from labkit.headless.summary import SUMMARY
 from labkit.headless.sweeps import Results, by_folder, estimate, missing
@@ -29,7 +29,11 @@ Workers = Annotated[
 ]
 Scheduler = Annotated[
     str | None,
-    typer.Option(help="Use the running Dask cluster at this address.", metavar="tcp://HOST:PORT"),
+    typer.Option(
+        help="Use the running Dask cluster at this address, of systems like this one: from Windows "
+        "no cluster of Linux is reached.",
+        metavar="tcp://HOST:PORT",
+    ),
 ]
 Timeout = Annotated[int | None, typer.Option(min=1, help="Seconds that one cell may take.")]
 Retries = Annotated[int, typer.Option(min=0, help="Times that a run which errs is tried again.")]
@@ -112,6 +116,8 @@ def verify(
     Exit code: 0 all claims hold, 1 a run or a claim failed, 2 wrong use,
     130 interrupted.
     """
+    if publish:
+        require_checkout("times and pass rates")
     runs: list[Run] = []
     notebooks = [headless.find(name) for name in dict.fromkeys(names or [])] or headless.find_all()
     for name, number in Counter(notebook.name for notebook in notebooks).items():
@@ -167,13 +173,12 @@ def _go(
         except KeyboardInterrupt:
             raise typer.Exit(stop.exit_code) from None
     _print_results(results)
-    if publish:
-        _publish(results)
+    published = _publish(results) if publish else True
     if stop.told:
         say("stopped; finished runs are kept, and the same command goes on from there")
         raise typer.Exit(stop.exit_code)
     ok = all(result is not None and result.status == "ok" for result in results.values())
-    raise typer.Exit(0 if ok else 1)
+    raise typer.Exit(0 if ok and published else 1)
 
 
 # ------------------------------------------------------------------ before
@@ -265,21 +270,27 @@ def _print_results(results: Results) -> None:
             print(f"  {line}")
         for result in made:
             if result.status == "error" and result.output.exists():
-                say(f"  see {shlex.quote(str(result.output))}")
+                say(f"  see {quoted(result.output)}")
         written = [name for name in (*TABLES, SUMMARY) if (folder / name).exists()]
-        print(f"  {shlex.quote(str(folder / written[0]))}, {', '.join(written[1:])}")
+        print(f"  {quoted(folder / written[0])}, {', '.join(written[1:])}")
 
 
-def _publish(results: Results) -> None:
-    published = measured.publish(results)
+def _publish(results: Results) -> bool:
+    """Whether the table could be written; which notebooks are in it is told."""
+    try:
+        published = measured.publish(results)
+    except OSError as error:
+        say(f"labkit: {measured.table()} cannot be written: {error.strerror}; runs are kept")
+        return False
     if published:
         print(f"{measured.table()}: {', '.join(published)}")
     for name in {run.notebook.name: None for run in results}:
         if name not in published:
             say(
-                f"{name} is not published: it is not of the suite, was edited meanwhile, or not "
-                "all of its runs ended"
+                f"{name} is not published: it is not of the suite, it or labkit was edited "
+                "meanwhile, or not all of its runs ended"
             )
+    return True
 
 
 def _claim_lines(made: Sequence[RunResult], runs: int) -> list[str]:

@@ -171,7 +171,8 @@ def spoken_digits(
     FileNotFoundError
         for a path where no file is.
     SpokenDigitsError
-        for a file of another layout, or without the package h5py, filelock or platformdirs.
+        for a file of another layout, without the package h5py, filelock or platformdirs, or where
+        the folder that keeps the spikes cannot be made.
     labkit.data.speech.SpeechError
         where eSpeak NG is missing or does not work.
     """
@@ -308,7 +309,13 @@ def _make(shards: list[_Shard]) -> list[SpokenDigits]:
     if not waiting:
         return [found[shard] for shard in shards]
     speech.espeak_version()  # a missing package is noticed before any work
-    cache_folder().mkdir(parents=True, exist_ok=True)
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpokenDigitsError(
+            f"{cache_folder()}, where the spikes are kept, cannot be made ({error.strerror}); set "
+            "XDG_CACHE_HOME to a folder that can be written to, and start Python again"
+        ) from None
     total = 10 * PER_SHARD * len(waiting)
     with tqdm(total=total, desc="hearing digits", unit="word", leave=False) as bar:
         patience = 0.0  # first what nobody else is making, then wait for the rest

@@ -33,7 +33,7 @@ from labkit.headless.usage import UsageError
 if TYPE_CHECKING:  # slow to import, and an extra
     import distributed
 
-EXTRA = f"{sys.executable} -m pip install 'labkit-notebooks[sweep]'"
+EXTRA = f'{sys.executable} -m pip install "labkit-notebooks[sweep]"'
 PATIENCE = 2  # seconds for a scheduler to answer at the start
 LOST = 30  # seconds without a scheduler until a sweep gives up
 NOTEBOOK_MEMORY = 2 * 2**30  # bytes of this machine that a local worker should find
@@ -341,7 +341,8 @@ def _execute(
         stop = stack.enter_context(_stop_if_unwanted(worker, worker.get_current_task()))
         notebook = run.notebook
         if not notebook.path.parent.is_dir():  # another machine
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            # A file that is still open cannot be deleted on Windows, nor from NFS at once.
+            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
             notebook = replace(notebook, path=Path(folder) / notebook.path.name)
         for _ in range(attempts):
             try:

@@ -184,11 +184,12 @@ def _prepare(notebook: Notebook, out: Path) -> Path:
         if it cannot, or if it is the notebook itself.
     """
     output = out / f"{notebook.name}.ipynb"
-    if output.resolve() == notebook.path.resolve():
-        raise UsageError(f"--out {out} would overwrite the notebook itself; choose another folder")
-    if output.is_dir():
-        raise UsageError(f"--out {out}: {output} is a folder; choose another")
     try:
+        if output.is_dir():
+            raise UsageError(f"--out {out}: {output} is a folder; choose another")
+        # Not by their names: on some disks Notebooks/ is notebooks/.
+        if output.exists() and output.samefile(notebook.path):
+            raise UsageError(f"--out {out} would overwrite the notebook itself; choose another")
         output.parent.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=output.parent).close()
     except OSError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from labkit import atlas
 from labkit.headless.files import write_atomic
+from labkit.headless.notebooks import require_checkout
 from labkit.headless.usage import UsageError, nearest
 
 TEMPLATE = Path(__file__).with_name("template.py.txt")
@@ -23,8 +24,7 @@ def new(name: str, paper_id: str) -> Path:
         an installed copy, where the next upgrade would delete the notebook.
     """
     folder = atlas.notebooks_dir()
-    if folder == atlas.installed_notebooks():
-        raise UsageError("notebooks are added to a checkout of the repository, not to its wheel")
+    require_checkout("notebooks")
     match = NAME.fullmatch(name)
     if match is None:
         raise UsageError(

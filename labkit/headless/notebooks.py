@@ -117,6 +117,12 @@ def load(path: Path) -> dict[str, Any]:
     return notebook
 
 
+def require_checkout(what: str) -> None:
+    """Raise a UsageError in an installed copy, of which the next upgrade would delete additions."""
+    if atlas.notebooks_dir() == atlas.installed_notebooks():
+        raise UsageError(f"{what} are added to a checkout of the repository, not to its wheel")
+
+
 def source_of(cell: dict[str, Any]) -> str:
     """A cell's source; files hold it as one string or as a list of lines."""
     return "".join(cell["source"])

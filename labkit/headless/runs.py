@@ -81,7 +81,8 @@ def plan(notebook: Notebook, rows: Iterable[Row], out: Path | str | None = None)
 
 
 def is_current(run: Run) -> bool:
-    """Whether the notebook's file still is what the run was planned for."""
+    """Whether the notebook's file and labkit's own still are what the run was planned for."""
+    labkit_identity.cache_clear()  # each run imports labkit anew; it may have changed meanwhile
     return plan(run.notebook, [run.asked], run.out) == [run]
 
 

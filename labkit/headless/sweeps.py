@@ -68,7 +68,8 @@ def sweep(
     workers :
         processes on this machine; one a core if None
     scheduler :
-        address of a running Dask scheduler to use instead
+        address of a running Dask scheduler to use instead; its machines have a system like this
+        one, for a path of Windows cannot be read on Linux, nor the other way round
     timeout :
         seconds that one cell may take; None for no limit
     retries :
@@ -152,7 +153,8 @@ def _keep(
                 failed += not _finished(result)
                 on_end(run, result)
                 if monotonic() - written > TABLE_SECONDS:
-                    _write_tables(results)
+                    with suppress(SweepError):  # open in Excel, which locks it; the last one counts
+                        _write_tables(results)
                     written = monotonic()
             if stop.is_set():
                 return

@@ -70,7 +70,7 @@ def _neurons(model: nn.Module) -> dict[str, nn.Module]:
     try:
         from snntorch import Leaky
     except ImportError as error:
-        raise ImportError("fuse needs snntorch: pip install 'labkit-notebooks[bench]'") from error
+        raise ImportError('fuse needs snntorch: pip install "labkit-notebooks[bench]"') from error
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         kind = type(module)

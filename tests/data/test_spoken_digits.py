@@ -292,6 +292,13 @@ def test_digits_are_made_once_and_alike(folder, monkeypatch):
     assert not np.array_equal(different.times, first.times)
 
 
+def test_where_the_cache_cannot_be_made_it_says_how_to_choose_another(folder, monkeypatch):
+    (folder / "file").touch()
+    monkeypatch.setattr(module, "cache_folder", lambda: folder / "file" / "below")
+    with pytest.raises(module.SpokenDigitsError, match=r"below.*Not a dir.*set XDG_CACHE_HOME"):
+        english()
+
+
 def test_languages_and_splits(folder):
     both = spoken_digits("test", n_per_class=1)
     assert both.labels.tolist() == list(range(20))

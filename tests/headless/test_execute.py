@@ -246,6 +246,14 @@ def test_an_output_folder_that_cannot_be_one_starts_nothing(no_kernel, tmp_path,
         headless.run("apples/01_good", out=suite)
 
 
+def test_the_notebook_is_not_overwritten_under_another_name(no_kernel, tmp_path, suite):
+    # A second link is what a disk that takes capitals for small letters shows: two paths, one file.
+    (tmp_path / "apples").mkdir()
+    os.link(suite / "apples/01_good.ipynb", tmp_path / "apples/01_good.ipynb")
+    with pytest.raises(headless.UsageError, match="overwrite the notebook itself"):
+        headless.run("apples/01_good", out=tmp_path)
+
+
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
 )

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+import labkit
 from labkit import headless
-from labkit.headless import RunResult, measured
+from labkit.headless import RunResult, measured, runs
 
 
 @pytest.fixture
@@ -14,6 +15,14 @@ def own_suite(suite, tmp_path, monkeypatch):
     folder = shutil.copytree(suite, tmp_path / "notebooks")
     monkeypatch.setenv("LABKIT_NOTEBOOKS", str(folder))
     return folder
+
+
+@pytest.fixture
+def fresh_identity():
+    """What labkit is, is read anew in this test and after it."""
+    runs.labkit_identity.cache_clear()
+    yield
+    runs.labkit_identity.cache_clear()
 
 
 def results_of(name, *runs):
@@ -64,6 +73,21 @@ def test_a_notebook_that_changed_while_it_ran_keeps_its_row(own_suite, change):
         path.unlink()
     assert measured.publish(results) == []
     assert measured.read().get("apples/01_good") == (before if change == "edited" else None)
+
+
+def test_a_labkit_that_changed_while_notebooks_ran_leaves_their_rows(
+    own_suite, tmp_path, monkeypatch, fresh_identity
+):
+    source = tmp_path / "labkit" / "__init__.py"
+    source.parent.mkdir()
+    source.write_text("a = 1\n")
+    monkeypatch.setattr(labkit, "__file__", str(source))
+    measured.publish(results_of("apples/01_good", ("ok", 3.0, 100.0)))
+    before = measured.read()["apples/01_good"]
+    results = results_of("apples/01_good", ("ok", 9.0, 1.0))
+    source.write_text("a = 2\n")
+    assert measured.publish(results) == []
+    assert measured.read()["apples/01_good"] == before
 
 
 def test_rows_of_others_stay_and_those_of_notebooks_that_are_gone_go(own_suite):

@@ -1,6 +1,7 @@
 """`labkit new`: what it makes passes the suite's tests; what it refuses leaves all as it was."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import yaml
 
 from labkit import atlas
 from labkit.cli import app
+from labkit.headless import build
 from labkit.headless import new as module
 from labkit.headless.new import new
 from labkit.headless.usage import UsageError
@@ -38,7 +40,13 @@ def test_the_template_passes_the_tests_of_the_suite(folder, paper):
     name = f"{paper.topic}/97_from_a_template"
     done = CliRunner().invoke(app, ["new", name, "--paper", paper.id])
     assert done.exit_code == 0, done.output
-    assert f"labkit build {name}" in done.output and "labkit build index" in done.output
+    steps = r"labkit build \S+|labkit verify|\S+\.bib|index\.py|README|ruff.*from_\S+"
+    told = re.findall(steps, done.output)
+    assert told == [
+        *(f"labkit build {name}", "labkit verify", "notebooks/references.bib", "index.py"),
+        *("README", "labkit build index"),
+        "ruff check . && ruff format . && pytest -k 97_from_a_template",
+    ]
     after = (folder / "atlas.yaml").read_text().splitlines()
     assert [new for old, new in zip(before, after, strict=True) if new != old] == [
         f"  notebook: {name}"
@@ -87,6 +95,20 @@ def test_wrong_use_is_told_and_changes_nothing(folder, paper, name, of, said):
     with pytest.raises(UsageError, match=said):
         new(name.format(topic=paper.topic), of or paper.id)
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+
+
+def test_a_notebook_that_cannot_be_built_is_written_and_said_so(folder, paper, monkeypatch):
+    from typer.testing import CliRunner
+
+    def refuse(source):
+        raise build.BuildError(f"{source}: a cell errs")
+
+    monkeypatch.setattr(build, "build", refuse)
+    name = f"{paper.topic}/01_first"
+    done = CliRunner().invoke(app, ["new", name, "--paper", paper.id])
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert "a cell errs" in done.output and f"not built: `labkit build {name}`" in done.output
+    assert (folder / f"{name}.py").is_file() and atlas.papers_of(name) == [paper.id]
 
 
 def test_an_installed_copy_is_left_alone(folder, paper, monkeypatch):

@@ -5,6 +5,7 @@ this file, as with `--scheduler`, whose workers are warm after the first run.
 """
 
 import csv
+import errno
 import json
 import os
 import re
@@ -12,19 +13,23 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import zlib
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from dask.system import CPU_COUNT
 
-from labkit import cli, headless
-from labkit.headless import cluster, summary, sweeps
+from labkit import atlas, cli, headless
+from labkit.headless import cluster, measured, summary, sweeps, tables
 from labkit.headless.usage import UsageError
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -373,6 +378,31 @@ def test_verify_refuses_a_named_notebook_without_a_seed(labkit, elsewhere):
     assert not list(elsewhere.iterdir())
 
 
+def test_verify_publishes_into_no_wheel_and_says_so_before_it_runs(
+    labkit, elsewhere, suite, monkeypatch
+):
+    monkeypatch.setattr(atlas, "installed_notebooks", lambda: suite)
+    code, out, err = labkit("verify", "apples/01_good", "--publish", "--dry-run")
+    assert (code, out) == (2, "") and "not to its wheel" in err
+    assert labkit("verify", "apples/01_good", "--dry-run")[0] == 0
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_table_that_cannot_be_published_is_told_in_one_line(labkit, elsewhere, monkeypatch):
+    def refuse(path, content):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    def ran(runs, **_):
+        return {run: finished_after(run, 1.0) for run in runs}
+
+    monkeypatch.setattr(headless, "sweep", ran)
+    monkeypatch.setattr(cli.sweeps, "_print_results", lambda results: None)
+    monkeypatch.setattr(measured, "write_atomic", refuse)
+    code, out, err = labkit("verify", "apples/01_good", "--seeds", "0:1", "--publish")
+    assert (code, out) == (1, "") and err.count("\n") == 1
+    assert "measured.csv cannot be written: Permission denied" in err
+
+
 def test_verify_takes_a_repeated_name_once_and_refuses_two_notebooks_of_one_name(
     labkit, elsewhere, write_notebook
 ):
@@ -504,6 +534,61 @@ def finished_after(run: headless.Run, seconds: float) -> headless.RunResult:
     return headless.RunResult(*fields)
 
 
+# ------------------------------------------------------------------ files that are in use
+
+
+def test_a_folder_that_cannot_be_removed_takes_nothing_from_a_run_on_another_machine(
+    tmp_path, monkeypatch
+):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    [run] = headless.plan(headless.find("apples/01_good"), [{}], tmp_path / "out")
+    away = replace(run, notebook=replace(run.notebook, path=tmp_path / "not here/01_good.ipynb"))
+    monkeypatch.setattr(cluster, "execute", lambda *_, **__: ("{}", finished_after(away, 1.0)))
+    monkeypatch.setattr(cluster, "_stop_if_unwanted", lambda *_: nullcontext(Event()))
+    worker = SimpleNamespace(get_current_task=lambda: None)
+    monkeypatch.setattr("distributed.get_worker", lambda: worker)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "rmdir", refuse)
+    content = zlib.compress(b"{}")
+    _, result = cluster._execute(away, content, None, 1, cluster.labkit_identity())
+    monkeypatch.undo()
+    assert result.status == "ok"
+
+
+@pytest.mark.parametrize("closed_again", [True, False])
+def test_a_table_that_is_open_elsewhere_is_left_for_the_last_writing(
+    tmp_path, monkeypatch, no_summary, closed_again
+):
+    # Excel on Windows locks the file that it shows.
+    seeds = [{"seed": seed} for seed in range(2)]
+    planned = headless.plan(headless.find("apples/01_good"), seeds, tmp_path)
+    tried, write = [], tables.write
+
+    def locked(results, folder):
+        tried.append(sum(result is not None for result in results.values()))
+        if len(tried) < 3 or not closed_again:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        write(results, folder)
+
+    def outcomes(client, runs, **_):
+        yield from ((run, (None, finished_after(run, 1.0))) for run in runs)
+
+    client = SimpleNamespace(nthreads=lambda: {"worker": 1}, dashboard_link="")
+    monkeypatch.setattr(sweeps, "TABLE_SECONDS", -1)
+    monkeypatch.setattr(tables, "write", locked)
+    monkeypatch.setattr(cluster, "local", lambda workers: nullcontext(client))
+    monkeypatch.setattr(cluster, "outcomes", outcomes)
+    if closed_again:
+        headless.sweep(planned, workers=1)
+        assert len(rows_of(tmp_path / "results.csv")) == 2
+    else:
+        with pytest.raises(headless.SweepError, match="Permission denied"):
+            headless.sweep(planned, workers=1)
+    assert tried == [1, 2, 2] and all(run.record.exists() for run in planned)
+
+
 # ------------------------------------------------------------------ wrong use
 
 
@@ -574,7 +659,7 @@ def test_without_dask_it_says_which_extra(labkit, elsewhere, monkeypatch, more):
     monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     code, out, err = labkit("sweep", "apples/01_good", *more)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "-m pip install 'labkit-notebooks[sweep]'" in err
+    assert '-m pip install "labkit-notebooks[sweep]"' in err
     assert not list(elsewhere.iterdir())
 
 

@@ -119,7 +119,7 @@ def share_of_the_cores(monkeypatch):
 def test_runs_headless_and_every_claim_holds(name, tmp_path):
     started, used = time.monotonic(), cpu_seconds_of_children()
     with peak_memory_of_children() as peak:
-        result = headless.run(name, {"seed": 1}, out=tmp_path)  # nbval runs seed 0
+        result = headless.run(name, {"seed": 1}, out=tmp_path, timeout=600)  # nbval runs seed 0
         for thread in threading.enumerate():
             if thread.name == "end of a kernel":  # until then its CPU time is not counted
                 thread.join()

@@ -484,5 +484,5 @@ def test_an_empty_batch():
 
 def test_without_snntorch(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "snntorch", None)
-    with pytest.raises(ImportError, match=r"pip install 'labkit-notebooks\[bench\]'"):
+    with pytest.raises(ImportError, match=r'pip install "labkit-notebooks\[bench\]"'):
         fuse(nn.Linear(2, 2))

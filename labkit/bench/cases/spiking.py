@@ -136,7 +136,7 @@ def _norse(x: Tensor, tau: float) -> Callable[[], Tensor]:
 def _network(device: str) -> Trial:
     """One training step of a three-layer network, as snnTorch's tutorials write it."""
     if find_spec("snntorch") is None:
-        raise ModuleNotFoundError("fuse needs snnTorch: pip install 'labkit-notebooks[bench]'")
+        raise ModuleNotFoundError('fuse needs snnTorch: pip install "labkit-notebooks[bench]"')
     import snntorch
 
     from labkit.spiking import fuse
