@@ -49,7 +49,7 @@ from labkit import claim, metric
 from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.exercises import check
-from labkit.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, house_style
+from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, house_style
 
 PAPER = "multitasking-hebbian"
 K = 4  # patterns
@@ -365,14 +365,14 @@ for axis, d in zip(axes, (MILD, STRONG)):
     own = np.sign(s @ xi)  # a state and its mirror image are the same memory
     axis.imshow(
         (xi[some] * s[some, None] * own).T,
-        cmap=ListedColormap([ORANGE, "#f2f2f2", BLUE]),
+        cmap=ListedColormap([AMBER, "#f2f2f2", BLUE]),
         aspect="auto",
         interpolation="none",
     )
     axis.set(yticks=range(K), yticklabels=[f"pattern {mu + 1}" for mu in range(K)], xticks=[])
     axis.set_title(f"d = {d}, T = {LOW}", fontsize=10)
     axis.spines[:].set_visible(False)
-axes[1].set_xlabel("160 neurons: blue agree, orange contradict, grey gaps")
+axes[1].set_xlabel("160 neurons: blue agree, amber contradict, grey gaps")
 axes = right.subplots(1, 2, sharey=True)
 fine = np.linspace(0.02, 0.98, 97)
 for axis, T in zip(axes, (0, LOW)):

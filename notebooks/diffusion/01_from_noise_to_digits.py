@@ -919,13 +919,14 @@ claim(
 metric("nearer_to_training", nearer["net"])
 
 # %% [markdown]
-# The exact minimiser of the training loss returns the training set; what makes the U-Net useful is
-# that it does *not* get there. (The share of the exact denoiser is not 100 % since only half of its
-# digits can stand against the held-out ones, in a fair race.) Samples are even farther from the
-# training set than real digits are, for they are a little rough. Both come from stopping early. At
-# the seeds tried (0, 1, 2, 7) the U-Net's share was 0.4 to 2.0 standard deviations above its null,
-# each hardly more than chance, yet all to one side. In an experiment with five times the passes
-# over 899 digits it was 63 % at seed 0, well outside of the null band: copying sets in slowly.
+# The exact minimiser of the training loss returns the training set (its one bar, of 100 %, leaves
+# the picture); what makes the U-Net useful is that it does *not* get there. (The share of the exact
+# denoiser that is printed is not 100 % since only half of its digits can stand against the held-out
+# ones, in a fair race.) Samples are even farther from the training set than real digits are, for
+# they are a little rough. Both come from stopping early. At the seeds tried (0, 1, 2, 7) the
+# U-Net's share was 0.4 to 2.0 standard deviations above its null, each hardly more than chance, yet
+# all to one side. In an experiment with five times the passes over 899 digits it was 63 % at seed
+# 0, well outside of the null band: copying sets in slowly.
 #
 # ### Fewer steps, and stronger guidance
 #

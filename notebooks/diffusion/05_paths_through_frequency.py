@@ -17,7 +17,7 @@
 # ![A face taken apart in three ways, by noise alone, along the shortest path and by blur and noise,
 # each with its spectrum over time](05_paths_through_frequency.png)
 #
-# **Reading** 20 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** under a minute on two CPU cores, under 1.5 GB of memory.
 #
 # **Papers**
 #
@@ -57,7 +57,7 @@ from labkit.checks import check_ranges
 from labkit.claims import summary
 from labkit.data import natural_images, sample_patches
 from labkit.exercises import check
-from labkit.plots import AMBER, BLACK, BLUE, GREY, ORANGE, house_style
+from labkit.plots import AMBER, BLACK, BLUE, GREY, ORANGE, house_style, show_image
 from labkit.seeding import streams
 
 SPD, RELAY = "shortest-path-diffusion", "relay-diffusion"
@@ -86,13 +86,6 @@ def fft(x):
 
 def ifft(X):
     return torch.fft.ifft2(X, norm="ortho").real
-
-
-def show(axis, image, title=""):
-    axis.imshow(image, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)
-    axis.set_title(title, fontsize=9)
 
 
 # %% [markdown]
@@ -479,7 +472,7 @@ left, right = fig.subfigures(1, 2, width_ratios=[3.2, 1])
 axes, spectra = left.subplots(3, 6), right.subplots(3, 1, sharex=True)
 for row, axis, name in zip(axes, spectra, rows):
     for cell, t in zip(row, moments):
-        show(cell, taken_apart(name, t, face)[0, 0], f"t = {t} T" if name == rows[0] else "")
+        show_image(cell, taken_apart(name, t, face)[0, 0], f"t = {t} T" if name == rows[0] else "")
         frequencies, power = diffusion.radial_spectrum(taken_apart(name, t, crops[:500]))
         axis.loglog(frequencies[1:], power[1:], color=plt.cm.viridis(0.9 * t))
     row[0].set_ylabel({"linear": "DDPM, linear"}.get(name, name), fontsize=10)
@@ -653,7 +646,7 @@ fig = plt.figure(figsize=(12, 4.3), layout="constrained")
 left, right = fig.subfigures(1, 2, width_ratios=[1.6, 1])
 for row, (name, x) in zip(left.subplots(5, 8), shown.items()):
     for cell, image in zip(row, x):
-        show(cell, image[0])
+        show_image(cell, image[0])
     row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
 for axis, what in zip(right.subplots(1, 2, sharey=True), score):
     axis.axvspan(band[what].low, band[what].high, color=GREY, alpha=0.3, lw=0)

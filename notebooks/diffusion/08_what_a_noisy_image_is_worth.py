@@ -333,11 +333,11 @@ claim(
 # %% [markdown]
 # The points lie on the lines: estimation is as good as it can be. On the right is the paper's
 # theorem in small: once $\sigma_n^2$ is above about 0.4, the price of the *first* clean sample is
-# close to a straight line, exponential in the variance (a thousand at $\sigma_n = 1$). From 0.1 to
-# 0.3 it rises little. To separate neighbours is to deconvolve, and noise damps fine structure like
-# $e^{-\omega^2\sigma_n^2/2}$. Yet once a few clean samples tell the components apart, noisy ones
-# only have to say where each is, and the price falls to 46. **A few clean samples make the noisy
-# ones useful.** The slider shows what noise does to the law.
+# close to a straight line, exponential in the variance (a thousand at $\sigma_n = 1$). From 0.15
+# to 0.35 it rises little. To separate neighbours is to deconvolve, and noise damps fine structure
+# like $e^{-\omega^2\sigma_n^2/2}$. Yet once a few clean samples tell the components apart, noisy
+# ones only have to say where each is, and the price falls to 46. **A few clean samples make the
+# noisy ones useful.** The slider shows what noise does to the law.
 
 
 # %%

@@ -572,7 +572,7 @@ for axis, (name, x) in zip(axes, sorted(plane.items(), reverse=True)):
         xlim=(-half - 0.7, half + 0.7), ylim=(-half - 0.7, half + 0.7), aspect="equal",
         xlabel="$x_1$",
     )  # fmt: skip
-    axis.set_title(f"{name}: {plane_rate[name]:.1%} hallucinated", fontsize=10)
+    axis.set_title(f"{name}: {plane_rate[name]:.2%} hallucinated", fontsize=10)
 axes[0].set_ylabel("$x_2$")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, markerscale=3)
 plt.show()
@@ -646,9 +646,9 @@ for i, name in enumerate(FILTERS):
 # %%
 fig, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
 count = torch.arange(1, n_generations + 1)
-for i, colour in enumerate((GREY, GREEN)):
+for i, (colour, mark) in enumerate(((BLACK, "s--"), (GREEN, "o-"))):
     axis.plot(count, 100 * bred[:, i], color=colour, lw=0.8, alpha=0.7)
-    axis.plot(count, 100 * bred[:, i].mean(dim=1), "o-", color=colour, label=FILTERS[i])
+    axis.plot(count, 100 * bred[:, i].mean(dim=1), mark, color=colour, label=FILTERS[i])
 axis.set(xlabel="generation", ylabel="hallucinated (%)", xticks=count.tolist())
 axis.set_title("thin: single chains", fontsize=10)
 axis.set_ylim(bottom=0)

@@ -18,7 +18,7 @@
 # ![Digits from one start noise by the full network, by the same in fewer bits and by one with
 # shared weights; their sizes against their errors](11_smaller_denoisers.png)
 #
-# **Reading** 15 minutes. **Running** about half a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** about half a minute on two CPU cores, under 1.5 GB of memory.
 #
 # **Papers** `ptq4dm`: Y. Shang, Z. Yuan, B. Xie, B. Wu and Y. Yan, *Post-training quantization on
 # diffusion models*, CVPR 2023, [arXiv:2211.15736](https://arxiv.org/abs/2211.15736).
@@ -641,6 +641,7 @@ claim(ODE, text, refined_error - trained_error, at_least=0.8)
 # Nothing forbids to do both. The continuous network is calibrated as before, on the same inputs. A
 # convolution of $f$ is called four times, and one range has to serve all four. Sizes count weights
 # in $b$ bits and biases and norms in 32; the scales, a few numbers per layer, are left out.
+# 1 kB is 1024 bytes.
 
 
 # %% tags=["cover"]

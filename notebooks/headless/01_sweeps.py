@@ -19,7 +19,8 @@
 #
 # **Reading** 15 minutes. **Running** about a minute on two CPU cores, under 1 GB of memory.
 #
-# **You need** the extra that sweeps run on: `pip install 'labkit-notebooks[sweep]'`.
+# **You need** to know what a binomial distribution and a standard deviation are, and the extra that
+# sweeps run on: `pip install 'labkit-notebooks[sweep]'`.
 #
 # The other notebooks of this suite are about papers. This one is about a habit: to run a notebook
 # many times before believing it. We write a small notebook, sweep over its parameters with `labkit
@@ -78,11 +79,12 @@ from labkit import claim, headless, metric
 from labkit.claims import summary
 from labkit.exercises import check
 from labkit.headless import report
-from labkit.plots import house_style
+from labkit.headless.report import FAILS, HOLDS
+from labkit.plots import BLUE, ORANGE, house_style
 
 PAPER = "beyond-l1-sparse-coding-v1"
-HOLDS, FAILS, INK = "#1a7f37", "#d4711b", "#1f2328"
-WALD, WILSON = "#D55E00", "#0072B2"
+INK = "#1f2328"
+WALD, WILSON = ORANGE, BLUE
 house_style()
 
 # %% [markdown]
