@@ -205,7 +205,7 @@ print("the kernel and the equations agree for", ", ".join(THRESHOLDS))
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-lam, eta, a = 0.5, 0.3, torch.linspace(-2, 2, 801)
+lam, eta, a = 0.5, 0.3, torch.arange(-400, 401) / 200  # 0 is among them
 prices = {
     "soft": a.abs(),
     "hard": (a != 0).float(),
@@ -460,7 +460,7 @@ for name, value in units.items():
 # - Solving ℓ₁ to its minimum hardly helps. The density of its code is no accident of the solver.
 # - **Debiasing halves it.** Most of what ℓ₁ wastes, it wastes on making up for its own shrinkage:
 #   its *choice* of neurons is not far from that of CEL0. What remains is the gap between the dotted
-#   and the green line.
+#   orange and the green line.
 # - **Hard thresholding is as good as its start.** From zero it is barely better than ℓ₁; from the
 #   soft code it comes close to CEL0, which needs no such help. How much it gains from zero depends
 #   on the photographs: in other runs it saved a fifth of the units on those with much texture
@@ -562,6 +562,7 @@ for name in ("hard", "half"):
     look = {"marker": MARKS[name], "ls": "none", "c": COLOURS[name], "label": NAMES[name]}
     axes[1].plot(overcompleteness, own_units[name, overcompleteness], **look)
 axes[0].axhline(psnr(target_residual), color="k", lw=0.8)
+axes[0].text(0.6, psnr(target_residual) + 0.2, f"residual {target_residual}", fontsize=9)
 axes[0].set(
     xlim=(0.5, n),
     xlabel="active units per patch (measured)",
@@ -766,7 +767,7 @@ def explore(log_lambda=0.0):
     )
     limit = float(patch.abs().max())
     axes[0, 0].imshow(patch.reshape(patch_size, -1), cmap="gray", vmin=-limit, vmax=limit)
-    axes[0, 0].set_title("patch")
+    axes[0, 0].set_title(f"patch, $λ$ = {lam:.2g}", fontsize=10)
     axes[1, 0].set_visible(False)
     for column, name in enumerate(THRESHOLDS, 1):
         a = code(patch, Phi, lam, name)

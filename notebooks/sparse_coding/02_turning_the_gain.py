@@ -198,9 +198,10 @@ plt.show()
 print("gains:", g_three.round(2))
 
 # %% [markdown]
-# Pairs of pixels from the astronaut; the black ellipse is one standard deviation, and the coloured
-# lines on the right are the three directions $w_i$. Unit variance along three directions leaves no
-# ellipse but the circle. Try to find the three gains yourself:
+# Left, the response to three inputs, and dotted where $M^{-1}x$ says that it settles. Then pairs of
+# pixels from the astronaut; the black ellipse is one standard deviation, and the coloured lines on
+# the right are the three directions $w_i$. Unit variance along three directions leaves no ellipse
+# but the circle. Try to find the three gains yourself:
 
 
 # %%
@@ -420,11 +421,11 @@ claim(WHITENING, "clamped gains, step 0.05: largest eigenvalue of Cov(y), late",
 claim(WHITENING, "limit, offline, step 0.005: |λ − 1|, free / clamped gains", best, at_most=0.05)
 
 # %% [markdown]
-# At large steps free gains are thrown out of the stable region (dotted: the input's own largest
-# eigenvalue), while clamped ones hardly notice. With a step ten times smaller and the true
-# covariance, free gains whiten to rounding, where clamped ones by design leave small variances
-# small. But the circuit never gets to see the true covariance. Online, with batches of a few dozen
-# samples, free gains run away at all but the smallest steps.
+# At large steps free gains are thrown out of the stable region (thin grey line in the middle: the
+# input's own largest eigenvalue), while clamped ones hardly notice. With a step ten times smaller
+# and the true covariance, free gains whiten to rounding, where clamped ones by design leave small
+# variances small. But the circuit never gets to see the true covariance. Online, with batches of a
+# few dozen samples, free gains run away at all but the smallest steps.
 #
 # ## 5. A photograph
 #

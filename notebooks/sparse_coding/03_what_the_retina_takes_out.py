@@ -325,8 +325,8 @@ claim(PAPER, "Poisson noise: counted correlation against the formula", worst, at
 #
 # ## 4. The whole retina
 #
-# Each dot below is a pair of cells under one stimulus; a large dot is their mean. Linear cells with
-# a centre only would lie on the dotted line.
+# Each dot below is a pair of cells under one stimulus; a large symbol is their mean. Linear cells
+# with a centre only would lie on the dotted line.
 
 # %%
 INPUT = {name: correlation(drive(light, 0.0)[KEPT]) for name, light in LIGHT.items()}
@@ -612,8 +612,9 @@ claim(PAPER, "slow noise, counts: no adaptation / retina", high, at_least=2)
 claim(PAPER, "spatial noise, counts: no adaptation / retina", same, at_least=0.8, at_most=1.25)
 
 # %% [markdown]
-# The STA of one cell is noisy, for a few minutes hold few spikes and these come in bursts. The best
-# separable approximation, by singular values, drops most of the noise.
+# (Left, red: brighter than average before a spike; blue: darker.) The STA of one cell is noisy, for
+# a few minutes hold few spikes and these come in bursts. The best separable approximation, by
+# singular values, drops most of the noise.
 #
 # For spatial noise, the model without adaptation is right, as in the paper, though gains have
 # changed. For slow noise it predicts more than twice the correlation that there is. For photographs
@@ -671,11 +672,12 @@ axes[0].plot(middle, FPS * curves.mean(1), "o-", ms=4, color=BLUE)
 axes[0].set(xlabel="size of movement (pixels)", ylabel="spikes per second")
 axes[0].set_title("cells (grey), mean (blue)", fontsize=10)
 grey = {"aspect": "auto", "cmap": "Greys", "vmin": 0, "vmax": 80, "extent": (0, 4, 0, CELLS)}
+grey |= {"origin": "lower", "interpolation": "nearest"}
 for axis, label, v in zip(axes[1:], ("photographs", "with saccades"), (r, saccadic)):
     image = axis.imshow(FPS * v[shown].T, **grey)
     axis.set(xlabel="time (s)", ylabel="cell")
     axis.set_title(label, fontsize=10)
-fig.colorbar(image, ax=axes[2], label="spikes per second")
+fig.colorbar(image, ax=axes[2], label="spikes per second", extend="max")
 plt.show()
 
 slopes, given = {}, {**INPUT, "photographs": jump["input"]}

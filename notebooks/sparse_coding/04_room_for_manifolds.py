@@ -51,7 +51,6 @@ from scipy.stats import chi, norm
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from labkit import claim
 from labkit.checks import check_ranges
@@ -60,6 +59,7 @@ from labkit.data import digits
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, house_style
 from labkit.seeding import seeded
+from labkit.training import descend
 
 PAPER = "mmcr-manifold-capacity"
 check_ranges(globals(), steps=(20, 5000), batch=(32, 512), n_views=(2, 32), width=(16, 64))
@@ -378,16 +378,15 @@ def train(name: str, loss) -> tuple[nn.Module, np.ndarray]:
         net = Network()
     optimiser = torch.optim.Adam(net.parameters(), rate, weight_decay=1e-6)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps)
-    for step in tqdm(range(steps), desc=name, leave=False):
+
+    def of_batch(step: int) -> Tensor:
         chosen = torch.randperm(len(learn), generator=draw)[:batch]
         z = net(views(learn[chosen], n_views, draw)).view(batch, n_views, width)
         if step % 5 == 0 or step == steps - 1:
             course.append((step, *factors(z.detach().mean(1))))
-        value = loss(z)
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-        schedule.step()
+        return loss(z)
+
+    descend(net, of_batch, range(steps), optimiser, schedule=schedule, describe=name)
     return net, np.array(course)
 
 
@@ -410,10 +409,10 @@ for name, net in nets.items():
     print("{:20} share {:.3f}, radius {:.3f}, relative {:.2f}".format(name, *geometry[name]))
 
 fig, axes = plt.subplots(1, 3, figsize=(12, 3.3), layout="constrained", sharex=True)
-for name, (_, course) in trained.items():
+for (name, (_, course)), style in zip(trained.items(), ("-", "--", "-.", ":")):
     step, compression, spread = course.T
     for axis, curve in zip(axes, (np.sqrt(compression * spread), compression, spread)):
-        axis.plot(step, curve, color=COLOURS[name], label=name)
+        axis.plot(step, curve, style, color=COLOURS[name], label=name)
 for axis, title in zip(axes, ("share of the bound", "compression", "spread")):
     axis.set(xlabel="training step", ylabel=title, ylim=(0, 1.03))
 axes[2].legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -460,10 +459,11 @@ fig = plt.figure(figsize=(12, 3.5), layout="constrained")
 left, right = fig.subfigures(1, 2, width_ratios=[1, 4])
 some = [int(np.flatnonzero(y_test[:P] == k)[0]) for k in (0, 1, 3, 4, 6, 7)]
 ink = (BLUE, ORANGE, GREEN, PINK, AMBER, BLACK)
-for row, i in zip(left.subplots(6, 4), some):
+for row, i, colour in zip(left.subplots(6, 4), some, ink):
     for axis, picture in zip(row, x_clouds.view(P, M, 8, 8)[i]):
         axis.imshow(picture, cmap="gray_r", vmin=-0.1, vmax=1)
-        axis.set_axis_off()
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set(visible=True, color=colour, lw=2)
 axes = right.subplots(1, 3, width_ratios=[1, 1, 1.1])
 for axis, name in zip(axes, ("untrained", "MMCR")):
     z = embed(nets[name], x_clouds, M)[some].double()
@@ -493,11 +493,12 @@ claim(PAPER, "InfoNCE, counted: clouds turned / as they are", theirs[2] / theirs
 claim(PAPER, "limit, collapsed, not centred: mean-field capacity", fallen[3], at_least=1.5)
 
 # %% [markdown]
-# (Scatters show the plane in which the six centroids differ most.) There is more room, by theory
-# and by count. But the two disagree on who is best. The theory looks at one cloud at a time; by it,
-# InfoNCE wins by far. The count says MMCR. The clouds of InfoNCE are small, but their centres
-# *correlated*: turn them, and the count agrees with the theory. The nuclear norm of the centroids
-# fights just that. And without centring, a collapsed network passes for points, the best there is.
+# (Left, four views of each of six digits, framed in the colour of their cloud. Scatters show the
+# plane in which the six centroids differ most.) There is more room, by theory and by count. But the
+# two disagree on who is best. The theory looks at one cloud at a time; by it, InfoNCE wins by far.
+# The count says MMCR. The clouds of InfoNCE are small, but their centres *correlated*: turn them,
+# and the count agrees with the theory. The nuclear norm of the centroids fights just that. And
+# without centring, a collapsed network passes for points, the best there is.
 #
 # ## 5. What it is good for
 #

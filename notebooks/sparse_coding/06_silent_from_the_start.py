@@ -296,9 +296,11 @@ claim(PAPER, "with ceiling, from q = 1.1: layers until back", returns, at_most=2
 claim(PAPER, "trap, ceiling 2: χ at its largest fixed point", trap.chi(at[-1]), at_least=1.3)
 
 # %% [markdown]
-# The pink unit looks safe, with $V' < 1$ at $q = 1$. But a quarter above one lies a cliff (open
-# circle), and behind it a second stable variance, where $\chi$ is far above one. At silence 0.8 a
-# ceiling of 2 has no cliff yet; so the silence `s` of this notebook starts at 0.85.
+# (All three curves share the fixed point at $q = 1$, drawn once, in blue; that of the orange one is
+# stable from below only.) The pink unit looks safe, with $V' < 1$ at $q = 1$. But a quarter above
+# one lies a cliff (open circle), and behind it a second stable variance, where $\chi$ is far above
+# one. At silence 0.8 a ceiling of 2 has no cliff yet; so the silence `s` of this notebook starts at
+# 0.85.
 #
 # ## 4. Networks that are really drawn
 #

@@ -58,6 +58,7 @@ from labkit.data import digits, natural_images, sample_patches
 from labkit.exercises import check
 from labkit.plots import BLACK, BLUE, GREEN, GREY, ORANGE, house_style
 from labkit.seeding import seeded
+from labkit.training import descend
 
 PAPER = "critical-band-masking"
 SIDE, CLASSES, GREY_LEVEL = 64, 10, 0.45  # pixels; kinds of digits; mean of every picture
@@ -206,7 +207,7 @@ for share, colour, text in zip(leaks, (BLUE, ORANGE), (f"contrast {contrast}", "
     print(f"{text}: outside the octave after clipping (%)", (100 * share).round(1))
     axes[3].semilogx(LEVELS, 100 * share, "o-", ms=4, color=colour, label=text)
 axes[3].set(xlabel="noise σ", ylabel="energy outside (%)", title="after clipping")
-axes[3].legend(fontsize=8)
+axes[3].legend(fontsize=9)
 plt.show()
 
 # %% [markdown]
@@ -284,19 +285,18 @@ def learn(x, f0=None, change=None, length=0.0, describe="training"):
     observer.unit = float(x.std())
     optimiser = torch.optim.Adam(observer.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, steps)
-    for step in tqdm(range(steps), desc=describe, leave=False):
+
+    def loss(step):
         i = torch.randint(len(x), (64,), generator=draw)
         seen = change(x[i]) if change else x[i]
         if length:  # grows during the first four fifths
             reach = length * min(1, 1.25 * (step + 1) / steps)
             seen = seen + attack(observer, seen, y[i], reach, 1)
-        loss = cross_entropy(observer(seen), y[i])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+        return cross_entropy(observer(seen), y[i])
+
+    descend(observer, loss, range(steps), optimiser, schedule=schedule, describe=describe)
     observer.prefix = prefix
-    return observer.eval().requires_grad_(False)
+    return observer.requires_grad_(False)
 
 
 def accuracy(observer, x):
@@ -373,16 +373,18 @@ axes[0].imshow(x_test[3, 0] + 0.05 * noise[7, 3, 0], cmap="gray", vmin=-0.3, vma
 axes[0].set_title(f"noise at {BANDS[7]:.0f} cycles/image", fontsize=10)
 axes[0].set_axis_off()
 for name, c in list(channels.items())[:3]:
+    axes[1].plot([], [], color=COLOURS[name], label=name)
     for k, style in ((2, "-"), (8, ":")):
-        label = f"{name}, noise at {BANDS[k]:.0f}"
-        axes[1].semilogx(LEVELS, 100 * c.accuracies[k], style, color=COLOURS[name], label=label)
+        axes[1].semilogx(LEVELS, 100 * c.accuracies[k], style, color=COLOURS[name])
     draw_channel(axes[2], c, c.A, COLOURS[name], name)
+for k, style in ((2, "-"), (8, ":")):
+    axes[1].plot([], [], style, color=BLACK, label=f"noise at {BANDS[k]:.0f}")
 axes[1].axhline(100 * criterion, color=GREY, lw=1)
 axes[1].set(xlabel="noise σ (part of the range of grey)", ylabel="correct (%)", ylim=(0, 102))
-axes[1].legend(fontsize=7, loc="lower left")
+axes[1].legend(fontsize=9, loc="lower left")
 axes[2].set(xlabel="spatial frequency (cycles/image)", ylabel="sensitivity (peak of fit: 1)")
 axes[2].set_ylim(0, 1.6)
-axes[2].legend(fontsize=8, loc="upper left")
+axes[2].legend(fontsize=9, loc="upper left")
 plt.show()
 
 

@@ -47,6 +47,7 @@ from ipywidgets import FloatSlider, interact
 from scipy.linalg import eigh, subspace_angles
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from labkit import claim
 from labkit.checks import check_ranges
@@ -55,6 +56,7 @@ from labkit.data import PHOTOGRAPHS, digits, natural_images, sample_patches
 from labkit.exercises import check
 from labkit.plots import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, house_style
 from labkit.seeding import seeded
+from labkit.training import descend
 
 PAPER = "reconstruction-uninformative-features"
 SIDE, CLASSES = 12, 4
@@ -307,17 +309,12 @@ def network_accuracy(x, y, x_test, y_test, epochs=6):
             nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(),
             nn.Conv2d(32, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 9, int(y.max()) + 1),
         )  # fmt: skip
+    used = len(x) - len(x) % 100  # the rest of an order is left out
+    orders = [torch.randperm(len(x), generator=draw)[:used] for _ in range(epochs)]
+    batches = torch.cat(orders).split(100)
     optimiser = torch.optim.Adam(net.parameters())
-    per_epoch = len(x) // 100
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, epochs * per_epoch)
-    for _ in range(epochs):
-        order = torch.randperm(len(x), generator=draw)[: 100 * per_epoch]
-        for chosen in order.view(-1, 100):
-            loss = nn.functional.cross_entropy(net(x[chosen]), y[chosen])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, len(batches))
+    descend(net, lambda i: cross_entropy(net(x[i]), y[i]), batches, optimiser, schedule=schedule)
     with torch.no_grad():
         return float((net(x_test).argmax(1).numpy() == y_test).mean())
 
@@ -580,11 +577,12 @@ claim(PAPER, "time: reader half of its way up / 20% of variance missed", wait, a
 claim(PAPER, "limit, code: before minus after training", gone, at_least=15, unit="points")
 
 # %% [markdown]
-# The picture looks nearly finished several times sooner than its class can be read. The reader of
-# the code tells something else: **before** training, with random weights, the code was better than
-# it is afterwards. A random projection takes a bit of every direction, and LDA can subtract
-# the photograph from it. Training fills the same few numbers with the largest components, and the
-# texture is driven out. The proper baseline for features is a random encoder, not chance.
+# (Right, dotted: chance.) The picture looks nearly finished several times sooner than its class can
+# be read. The reader of the code tells something else: **before** training, with random weights,
+# the code was better than it is afterwards. A random projection takes a bit of every direction, and
+# LDA can subtract the photograph from it. Training fills the same few numbers with the largest
+# components, and the texture is driven out. The proper baseline for features is a random encoder,
+# not chance.
 #
 # ## 6. Does noise help?
 #
@@ -693,9 +691,9 @@ claim(PAPER, "limit: noise in top only minus PCA", order_changed, at_least=20, u
 claim(PAPER, "limit: random encoder minus blocks masked", short, at_least=2, unit="points")
 
 # %% [markdown]
-# Below rank sixty or so, encoders trained under masks of blocks tell more about the class than PCA
-# does, whatever the side of the blocks. Masks of single pixels and isotropic Gaussian noise are no
-# such help. Two things want to be said beside it.
+# (Dotted: chance.) Below rank sixty or so, encoders trained under masks of blocks tell more about
+# the class than PCA does, whatever the side of the blocks. Masks of single pixels and isotropic
+# Gaussian noise are no such help. Two things want to be said beside it.
 #
 # - **Isotropy is what makes Gaussian noise powerless**, not that it is Gaussian. Noise in the top
 #   subspace only keeps the eigenvectors and changes their *order*, and the class stands out. Of

@@ -211,10 +211,11 @@ metric("typing_bits_per_second_by_model", characters_per_second * entropy[order]
 print(f"typist, by this model: at most {characters_per_second * entropy[order]:.0f} bits/s")
 
 # %% [markdown]
-# A few thousand lines of a manual bring a simple program below two bits. People do better: Shannon
-# had them guess and found about one bit, which the paper uses. By our program alone the typist
-# would be at some twenty bits per second. The manual repeats its phrases, so for other texts expect
-# more.
+# (Right: surprise comes mostly at the beginning of words; here the ending of *continues* costs
+# most.) A few thousand lines of a manual bring a simple program below two bits. People do better:
+# Shannon had them guess and found about one bit, which the paper uses. By our program alone the
+# typist would be at some twenty bits per second. The manual repeats its phrases, so for other texts
+# expect more.
 #
 # ## 3. Choosing a key
 #

@@ -17,13 +17,14 @@
 # ![What codes have in common against what pictures have in common](12_one_look_memory.png)
 #
 # **Reading** 20 minutes. **Running** a quarter of a minute on two CPU cores, under 1 GB of memory.
-# You need sums, probabilities and rank correlation. Every number in the text is measured below,
-# unless it is said to come from another run, and green cards say which statement was held against
-# which bound.
 #
 # **Paper** `sparsey-episodic-semantic`: R. Rinkus and J. Leveille, *Superposed episodic and
 # semantic memory via sparse distributed representation*, 2017,
 # [arXiv:1710.07829](https://arxiv.org/abs/1710.07829).
+#
+# You need sums, probabilities and rank correlation. Every number in the text is measured below,
+# unless it is said to come from another run, and green cards say which statement was held against
+# which bound.
 
 # %% tags=["parameters"]
 seed: int = 0  # of every random draw below
@@ -267,7 +268,8 @@ for axis, name, colour in zip(axes, coders, (BLUE, GREY, ORANGE)):
     for kind, tone in (("graded", AMBER), ("digits", colour)):
         x, y = points[name, kind]
         axis.plot(x, y + rng.uniform(-1, 1, len(y)), ".", ms=1, color=tone)
-        axis.plot([], [], "o", ms=4, color=tone, label=f"{kind}: {r[name, kind]:.2f}")
+        value = f"{r[name, kind]:z.2f}".replace("-", "−")
+        axis.plot([], [], "o", ms=4, color=tone, label=f"{kind}: {value}")
     axis.set_title(name, fontsize=10)
     axis.set(xlabel="lines in common (%)", ylim=(0, 104))
     axis.legend(title="correlation", loc="upper left", fontsize=9)
@@ -363,8 +365,8 @@ for _ in tqdm(range(max(2, n_sets // 4)), desc="filling", leave=False):
 fall, used = ({k: np.mean(v, axis=0) for k, v in d.items()} for d in (fall, used))
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 3.3), layout="constrained")
 colours = {"lines": BLUE, "thinned": GREEN, "raw pixels": PINK, "projected": ORANGE}
-for name, colour in colours.items():
-    axes[0].semilogx(stops, fall[name], "o-", ms=4, color=colour, label=name)
+for (name, colour), marker in zip(colours.items(), "os^D"):
+    axes[0].semilogx(stops, fall[name], marker + "-", ms=4, color=colour, label=name)
 for name, style, colour in zip(("lines", "random winners", "formula"), "os-", (BLUE, GREY, BLACK)):
     axes[1].semilogx(stops, 100 * used[name], style, color=colour, label=name)
 axes[0].set(xlabel="items stored", ylabel="correlation, digits", ylim=(-0.1, 0.9))
