@@ -1,7 +1,8 @@
 """Checks of arguments that more than one room needs: which value, why, what is accepted."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from numbers import Integral
 
 import torch
@@ -30,6 +31,16 @@ def check_ranges(values: Mapping[str, float], **ranges: tuple[float, float]) -> 
     for name, (low, high) in ranges.items():
         if not low <= values[name] <= high:
             raise ValueError(f"{name} must lie from {low} to {high}, not {values[name]}")
+
+
+def check_choice(name: str, value: object, known: Iterable[str | None]) -> None:
+    """Raise ValueError unless value is one of the known, and name the one that is nearest."""
+    known = tuple(known)
+    if value not in known:
+        names = [str(each) for each in known]
+        near = get_close_matches(str(value), names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name} must be one of {', '.join(names)}, not {value!r}{hint}")
 
 
 def check_floating(name: str, value: object, *, among: tuple[torch.dtype, ...] = ()) -> None:

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labkit.checks import check_finite, check_floating, check_like
+from labkit.checks import check_choice, check_finite, check_floating, check_like
 from labkit.kernels import dispatch
 from labkit.kernels.delayed_linear.reference import (
-    check_interpolation,
+    INTERPOLATIONS,
     delay_kernel,
     rounded,
     shift,
@@ -172,7 +172,7 @@ def _check_delay(
 
 
 def _check_width(width: Tensor | float, delay: Tensor, interpolation: str) -> None:
-    check_interpolation(interpolation)
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
     if isinstance(width, Tensor):
         check_floating("width", width)
         check_like("width", width, "delay", delay)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labkit.checks import check_finite, check_floating, check_like, check_positive
+from labkit.checks import check_choice, check_finite, check_floating, check_like, check_positive
 from labkit.kernels.dispatch import choose
 from labkit.kernels.lif_scan import reference
 from labkit.kernels.lif_scan.reference import LEAKS, RESETS, SLOPES
@@ -143,13 +143,9 @@ def _tau(decay: float | Tensor) -> float | Tensor:
 
 
 def _check_names(reset: str, leak: str, surrogate: str, slope: float | None) -> None:
-    for name, value, known in (
-        ("reset", reset, RESETS),
-        ("leak", leak, LEAKS),
-        ("surrogate", surrogate, tuple(SLOPES)),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    check_choice("reset", reset, RESETS)
+    check_choice("leak", leak, LEAKS)
+    check_choice("surrogate", surrogate, SLOPES)
     if slope is not None:
         check_positive(slope=slope)
 
