@@ -1,7 +1,7 @@
 """Checks of arguments that more than one room needs: which value, why, what is accepted."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Integral
 
@@ -66,6 +66,18 @@ def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> No
     if value.device != other.device:
         raise ValueError(
             f"{name} must lie on {other.device} as {other_name} does, not on {value.device}"
+        )
+
+
+def check_broadcasts(name: str, value: Tensor, other_name: str, shape: Sequence[int]) -> None:
+    """Raise ValueError unless a tensor broadcasts to this shape, which is that of another one."""
+    try:
+        fits = torch.broadcast_shapes(value.shape, shape) == tuple(shape)
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} must broadcast to {other_name} {tuple(shape)}, not {tuple(value.shape)}"
         )
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from labkit.checks import check_count, check_positive
+from labkit.checks import check_broadcasts, check_count, check_positive
 from labkit.seeding import seeded
 from labkit.unlearning.checks import Examples, check_examples, check_trainable
 
@@ -196,13 +196,6 @@ def _check_images(examples: Examples, mask: Tensor | None, class_wise: bool) -> 
         return
     if class_wise:
         raise ValueError("mask goes with one noise per image; class_wise must be False")
-    try:
-        fits = torch.broadcast_shapes(mask.shape, x.shape) == x.shape
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"mask must broadcast to the images {tuple(x.shape)}, not be {tuple(mask.shape)}"
-        )
+    check_broadcasts("mask", mask, "the images", x.shape)
     if not ((mask == 0) | (mask == 1)).all():
         raise ValueError("mask must hold 0 and 1 alone")

@@ -6,7 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labkit.checks import check_choice, check_finite, check_floating, check_like, check_positive
+from labkit.checks import (
+    check_broadcasts,
+    check_choice,
+    check_finite,
+    check_floating,
+    check_like,
+    check_positive,
+)
 from labkit.kernels.dispatch import choose
 from labkit.kernels.lif_scan import reference
 from labkit.kernels.lif_scan.reference import LEAKS, RESETS, SLOPES
@@ -160,14 +167,6 @@ def _parameter(name: str, value: float | Tensor, x: Tensor, *, check: bool = Tru
     if not check:
         return value
     check_like(name, value, "x", x)
-    try:
-        fits = torch.broadcast_shapes(value.shape, x.shape[1:]) == x.shape[1:]
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"{name} must be a number or broadcast to x[0], {tuple(x.shape[1:])}; it is "
-            f"{tuple(value.shape)}"
-        )
+    check_broadcasts(name, value, "x[0]", x.shape[1:])
     check_finite(name, value)
     return value
