@@ -54,6 +54,14 @@ def check_floating(name: str, value: object, *, among: tuple[torch.dtype, ...] =
         raise TypeError(f"{name} must hold floating point numbers, not {_dtype(value)}")
 
 
+def check_samples(name: str, value: Tensor, *, axes: int = 1) -> None:
+    """Raise unless value is a finite floating point tensor (N, ...), N >= 1, of `axes` or more."""
+    check_floating(name, value)
+    if value.ndim < axes or value.numel() == 0:
+        raise ValueError(f"{name} must be (N, ...) with N >= 1 samples, not {tuple(value.shape)}")
+    check_finite(name, value)
+
+
 def check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     """Raise unless two tensors share dtype and device."""
     if value.dtype != other.dtype:
