@@ -1,7 +1,8 @@
 """Checks of arguments that more than one room needs: which value, why, what is accepted."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from numbers import Integral
 
 import torch
@@ -32,6 +33,16 @@ def check_ranges(values: Mapping[str, float], **ranges: tuple[float, float]) -> 
             raise ValueError(f"{name} must lie from {low} to {high}, not {values[name]}")
 
 
+def check_choice(name: str, value: object, known: Iterable[str | None]) -> None:
+    """Raise ValueError unless value is one of the known, and name the one that is nearest."""
+    known = tuple(known)
+    if value not in known:
+        names = [str(each) for each in known]
+        near = get_close_matches(str(value), names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name} must be one of {', '.join(names)}, not {value!r}{hint}")
+
+
 def check_floating(name: str, value: object, *, among: tuple[torch.dtype, ...] = ()) -> None:
     """Raise unless value is a tensor of floating point numbers, of these types if any are given."""
     if not isinstance(value, Tensor):
@@ -41,6 +52,14 @@ def check_floating(name: str, value: object, *, among: tuple[torch.dtype, ...] =
         raise TypeError(f"{name} must be one of {names}, not {_dtype(value)}")
     if not value.is_floating_point() and not among:
         raise TypeError(f"{name} must hold floating point numbers, not {_dtype(value)}")
+
+
+def check_samples(name: str, value: Tensor, *, axes: int = 1) -> None:
+    """Raise unless value is a finite floating point tensor (N, ...), N >= 1, of `axes` or more."""
+    check_floating(name, value)
+    if value.ndim < axes or value.numel() == 0:
+        raise ValueError(f"{name} must be (N, ...) with N >= 1 samples, not {tuple(value.shape)}")
+    check_finite(name, value)
 
 
 def check_like(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
@@ -55,6 +74,18 @@ def check_device(name: str, value: Tensor, other_name: str, other: Tensor) -> No
     if value.device != other.device:
         raise ValueError(
             f"{name} must lie on {other.device} as {other_name} does, not on {value.device}"
+        )
+
+
+def check_broadcasts(name: str, value: Tensor, other_name: str, shape: Sequence[int]) -> None:
+    """Raise ValueError unless a tensor broadcasts to this shape, which is that of another one."""
+    try:
+        fits = torch.broadcast_shapes(value.shape, shape) == tuple(shape)
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} must broadcast to {other_name} {tuple(shape)}, not {tuple(value.shape)}"
         )
 
 

@@ -1,6 +1,7 @@
-"""One look for all figures: a light theme, and colours that survive colour blindness and print.
+"""One look for all figures: a light theme, and one set of colours.
 
-The colours are those of Okabe and Ito (2008), in an order in which neighbours differ in lightness.
+The colours are those of Okabe and Ito (2008), and a grey. In print several are equally dark, so a
+line gets a marker or dashes of its own as well.
 """
 
 import matplotlib.pyplot as plt

@@ -1,10 +1,18 @@
 """Checks of arguments: the value, why, and what is accepted."""
 
+import re
 from math import nan
 
 import pytest
+import torch
 
-from labkit.checks import check_count, check_positive, check_ranges
+from labkit.checks import (
+    check_broadcasts,
+    check_choice,
+    check_count,
+    check_positive,
+    check_ranges,
+)
 
 
 def test_ranges_include_their_ends():
@@ -32,3 +40,36 @@ def test_a_count_is_a_whole_number(value):
 def test_positive_is_finite_too(value):
     with pytest.raises(ValueError, match=r"^rate must be positive and finite, not "):
         check_positive(rate=value)
+
+
+@pytest.mark.parametrize("value", ["apple", None])
+def test_a_choice_is_one_of_the_known(value):
+    check_choice("fruit", value, ("apple", "pear", None))
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        ("aple", "'aple'; did you mean 'apple'?"),
+        ("zzz", "'zzz'"),
+        (3, "3"),
+        (["apple"], "['apple']; did you mean 'apple'?"),
+    ],
+)
+def test_another_choice_is_named_with_the_known_and_the_nearest(value, said):
+    known = {"apple": 1, "pear": 2}  # no list is a key of it, which must not matter
+    message = re.escape(f"fruit must be one of apple, pear, not {said}")
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check_choice("fruit", value, known)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (1, 3), (4, 1), (3,), ()])
+def test_a_shape_that_broadcasts(shape):
+    check_broadcasts("mask", torch.ones(shape), "x", (4, 3))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2,), (0,), (1, 4, 3), (2, 4, 3)])
+def test_a_shape_that_does_not_broadcast_or_adds_an_axis(shape):
+    message = re.escape(f"mask must broadcast to x (4, 3), not {shape}")
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check_broadcasts("mask", torch.ones(shape), "x", (4, 3))

@@ -17,9 +17,10 @@ rocket     launch of DSCOVR, SpaceX                 scikit-image; public domain
 """
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import numpy as np
+
+from labkit.checks import check_choice
 
 PHOTOGRAPHS = (
     "astronaut",
@@ -58,10 +59,7 @@ def natural_images(names: Sequence[str] = PHOTOGRAPHS, *, colour: bool = False) 
     if isinstance(names, str):
         raise ValueError(f"names takes a list, e.g. [{names!r}]")
     for name in names:
-        if name not in PHOTOGRAPHS:
-            near = get_close_matches(str(name), PHOTOGRAPHS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown photograph {name!r}: {hint}Known: {', '.join(PHOTOGRAPHS)}")
+        check_choice("a photograph", name, PHOTOGRAPHS)
     pixels = [_load(name) for name in names]
     return [_colour(p) for p in pixels] if colour else [_luminance(p) for p in pixels]
 

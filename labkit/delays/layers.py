@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from labkit.checks import check_count, check_positive
+from labkit.checks import check_choice, check_count, check_positive
 from labkit.kernels import delayed_linear
-from labkit.kernels.delayed_linear.reference import check_interpolation
+from labkit.kernels.delayed_linear.reference import INTERPOLATIONS
 from labkit.spiking import LIF, LeakyIntegrator
 
 Kind = Literal["synaptic", "axonal", "dendritic"]
@@ -60,9 +60,8 @@ class DelayedLinear(nn.Module):
             "axonal": (1, inputs),
             "dendritic": (outputs, 1),
         }
-        if kind not in shapes:
-            raise ValueError(f"kind must be one of {', '.join(shapes)}, not {kind!r}")
-        check_interpolation(interpolation)
+        check_choice("kind", kind, shapes)
+        check_choice("interpolation", interpolation, INTERPOLATIONS)
         weight = 2 * torch.rand(outputs, inputs, generator=generator) - 1
         self.weight = nn.Parameter(weight / inputs**0.5)
         self.delay = nn.Parameter(max_delay * torch.rand(shapes[kind], generator=generator))

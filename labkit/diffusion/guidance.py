@@ -4,7 +4,8 @@ import math
 
 from torch import Tensor
 
-from labkit.diffusion.predictions import Denoiser, Level, check_kind, from_x0, to_x0
+from labkit.checks import check_choice
+from labkit.diffusion.predictions import PREDICTIONS, Denoiser, Level, from_x0, to_x0
 
 
 def guided(
@@ -52,7 +53,7 @@ def guided(
         raise ValueError(f"weight must be finite, not {weight}")
     if not 0 <= rescale <= 1:
         raise ValueError(f"rescale must lie from 0 to 1, not {rescale}")
-    check_kind(prediction)
+    check_choice("prediction", prediction, PREDICTIONS)
 
     def denoise(x: Tensor, alpha: Level, sigma: Level) -> Tensor:
         c, u = conditional(x, alpha, sigma), unconditional(x, alpha, sigma)

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from labkit.checks import check_count, check_positive
-from labkit.diffusion.predictions import Level, check_kind, expand, is_one, to_x0
+from labkit.checks import check_choice, check_count, check_positive
+from labkit.diffusion.predictions import PREDICTIONS, Level, expand, is_one, to_x0
 from labkit.seeding import seeded
 
 MAX_LOGSNR = 20.0  # beyond +-20 a sample is clean or noise to float32: nothing left to tell apart
@@ -257,7 +257,7 @@ class NetworkDenoiser(nn.Module):
         self, network: nn.Module, prediction: str = "v", *, sigma_data: float = 1.0
     ) -> None:
         super().__init__()
-        check_kind(prediction)
+        check_choice("prediction", prediction, PREDICTIONS)
         check_positive(sigma_data=sigma_data)
         self.network, self.prediction, self.sigma_data = network, prediction, sigma_data
 

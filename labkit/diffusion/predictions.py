@@ -14,10 +14,11 @@ line alpha + sigma = 1. "eps" and "score" hold no trace of x0 where alpha = 0, a
 """
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor
+
+from labkit.checks import check_choice
 
 PREDICTIONS = ("x0", "eps", "v", "score", "velocity")
 
@@ -68,7 +69,7 @@ def to_x0(kind: str, output: Tensor, x: Tensor, alpha: Level, sigma: Level) -> T
     ValueError
         for an unknown kind, levels that do not fit, or "eps" or "score" at alpha = 0.
     """
-    check_kind(kind)
+    check_choice("prediction", kind, PREDICTIONS)
     if kind == "x0":
         return output
     alpha, sigma = _broadcast(alpha, x), _broadcast(sigma, x)
@@ -95,7 +96,7 @@ def from_x0(kind: str, x0: Tensor, x: Tensor, alpha: Level, sigma: Level) -> Ten
         for an unknown kind, levels that do not fit, or any kind but "x0" at sigma = 0, where x
         holds no trace of the noise.
     """
-    check_kind(kind)
+    check_choice("prediction", kind, PREDICTIONS)
     if kind == "x0":
         return x0
     a, s = _broadcast(alpha, x), _broadcast(sigma, x)
@@ -112,7 +113,7 @@ def target(kind: str, x0: Tensor, eps: Tensor, alpha: Level, sigma: Level) -> Te
     ValueError
         for an unknown kind, levels that do not fit, or "score" at sigma = 0.
     """
-    check_kind(kind)
+    check_choice("prediction", kind, PREDICTIONS)
     if kind == "x0":
         return x0
     if kind == "eps":
@@ -125,14 +126,6 @@ def target(kind: str, x0: Tensor, eps: Tensor, alpha: Level, sigma: Level) -> Te
     if _any_zero(sigma):
         raise ValueError("the score -eps/sigma has no value at sigma = 0; train at sigma > 0")
     return -eps / sigma
-
-
-def check_kind(kind: str) -> None:
-    """Raise ValueError for a kind of prediction that is not known."""
-    if kind not in PREDICTIONS:
-        near = get_close_matches(str(kind), PREDICTIONS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, not {kind!r}{hint}")
 
 
 def _broadcast(a: Level, x: Tensor) -> Level:

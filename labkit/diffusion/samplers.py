@@ -23,7 +23,6 @@ and sigma are numbers.
 
 import math
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -31,7 +30,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
-from labkit.checks import check_finite
+from labkit.checks import check_choice, check_finite
 from labkit.diffusion.predictions import Denoiser
 
 METHODS = ("ddim", "euler", "ancestral", "heun", "midpoint", "dpmpp_2m")
@@ -241,10 +240,7 @@ def _log_ratio(level: Pair) -> float:
 
 def _check_method(method: str, eta: float, generator: Generator | None) -> float:
     """The eta to use."""
-    if method not in METHODS:
-        near = get_close_matches(str(method), METHODS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}{hint}")
+    check_choice("method", method, METHODS)
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie from 0 to 1, not {eta}")
     if eta > 0 and method not in ("ddim", "ancestral"):

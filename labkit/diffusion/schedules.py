@@ -14,12 +14,11 @@ All is float64, and finite at lambda = +inf (clean) and -inf (pure noise).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 import torch
 from torch import Generator, Tensor
 
-from labkit.checks import check_count, check_positive
+from labkit.checks import check_choice, check_count, check_positive
 
 PROCESSES = ("vp", "ve", "flow")
 SPACINGS = ("trailing", "leading", "linspace")
@@ -44,7 +43,7 @@ class Schedule:
     table: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _check_process(self.process)
+        check_choice("process", self.process, PROCESSES)
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma), float64 and shaped like t, at t in [0, 1]."""
@@ -102,7 +101,7 @@ def levels_of(logsnr: Tensor, process: str = "vp") -> tuple[Tensor, Tensor]:
         return torch.ones_like(logsnr), (-logsnr / 2).exp()
     if process == "flow":
         return (logsnr / 2).sigmoid(), (-logsnr / 2).sigmoid()
-    _check_process(process)
+    check_choice("process", process, PROCESSES)
     return logsnr.sigmoid().sqrt(), (-logsnr).sigmoid().sqrt()
 
 
@@ -125,10 +124,7 @@ def timesteps(T: int, n: int, spacing: str = "trailing", *, offset: int = 0) -> 
     check_count(T=T, n=n)
     if n > T:
         raise ValueError(f"n must be at most T = {T}, not {n}")
-    if spacing not in SPACINGS:
-        near = get_close_matches(str(spacing), SPACINGS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}, not {spacing!r}{hint}")
+    check_choice("spacing", spacing, SPACINGS)
     if offset and spacing != "leading":
         raise ValueError(f"offset goes with spacing 'leading', not with {spacing!r}")
     i = torch.arange(n, dtype=torch.float64)
@@ -368,7 +364,7 @@ class LogSNRDensity:
     process: str = "vp"
 
     def __post_init__(self) -> None:
-        _check_process(self.process)
+        check_choice("process", self.process, PROCESSES)
 
     def sample(self, n: int, generator: Generator) -> Tensor:
         """Draw n values of lambda (n,), float64, all finite."""
@@ -436,11 +432,3 @@ def edm_density(mean: float = -1.2, std: float = 1.2) -> LogSNRDensity:
         lambda t: -2 * mean - 2 * std * torch.special.ndtri(t),
         "ve",
     )
-
-
-# ------------------------------------------------------------------ checks
-
-
-def _check_process(process: str) -> None:
-    if process not in PROCESSES:
-        raise ValueError(f"process must be one of {', '.join(PROCESSES)}, not {process!r}")

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from labkit import training
-from labkit.checks import check_count, check_finite, check_floating, check_positive
+from labkit.checks import check_count, check_positive, check_samples
 from labkit.data import digits_split
 from labkit.diffusion.networks import MAX_LOGSNR, NULL, NetworkDenoiser, check_label
 from labkit.diffusion.predictions import Level, expand, target
@@ -90,7 +90,7 @@ def denoising_loss(
     -------
     (L,) float64
     """
-    _check_data("x0", x0)
+    check_samples("x0", x0, axes=2)
     check_count(draws=draws)
     alphas, sigmas = (torch.as_tensor(value, dtype=torch.float64).tolist() for value in levels)
     losses = []
@@ -160,7 +160,7 @@ def train(
     FloatingPointError
         where the loss is no longer finite.
     """
-    _check_data("data", data)
+    check_samples("data", data, axes=2)
     if labels is not None:
         n_classes = getattr(denoiser.network, "n_classes", None)
         check_label(labels, n_classes, data)
@@ -266,13 +266,3 @@ def _draw_levels(levels: Levels, n: int, generator: Generator) -> tuple[Tensor, 
 
 def _noise(x0: Tensor, generator: Generator) -> Tensor:
     return torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
-
-
-# ------------------------------------------------------------------ checks
-
-
-def _check_data(name: str, data: Tensor) -> None:
-    check_floating(name, data)
-    if data.ndim < 2 or data.numel() == 0:
-        raise ValueError(f"{name} must be (N, ...) with N >= 1 samples, not {tuple(data.shape)}")
-    check_finite(name, data)

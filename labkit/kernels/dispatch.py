@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labkit.checks import check_choice
+
 BACKENDS = ("reference", "cpu", "gpu")
 _told: set[tuple[str, str]] = set()
 
@@ -25,8 +27,7 @@ def choose(kernel: str, backend: str | None, x: Tensor) -> str:
     ValueError
         for an unknown back end, or "cpu" for a tensor that lies on another device.
     """
-    if backend is not None and backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, not {backend!r}")
+    check_choice("backend", backend, (*BACKENDS, None))
     if backend == "cpu" and x.device.type != "cpu":
         raise ValueError(f"backend 'cpu' computes tensors on the CPU; x lies on {x.device}")
     wanted = backend or {"cpu": "cpu", "cuda": "gpu"}.get(x.device.type, "reference")

@@ -5,6 +5,7 @@ scenarios    what is to be forgotten
 fisher       how much each parameter matters to some data
 dampening    forgetting by shrinking what matters to the forget set alone
 finetuning   forgetting by more training
+noise        images that nothing can be learned from, and the steps that make them
 attacks      who was in the training set
 evaluation   what is left, against the band of retrained networks
 """
@@ -60,11 +61,12 @@ from labkit.unlearning.fisher import (
     fisher_diagonal,
     output_sensitivity,
 )
+from labkit.unlearning.noise import input_gradient, min_min_noise, pgd, project
 from labkit.unlearning.scenarios import (
     Scenario,
     class_forgetting,
     confusion,
-    memorisation,
+    memorisation_scores,
     memorised_forgetting,
     poison,
     random_forgetting,
@@ -73,16 +75,19 @@ from labkit.unlearning.scenarios import (
     take,
 )
 from labkit.unlearning.training import (
+    Centre,
     Ensemble,
     Recipe,
     digits_cnn,
     digits_mlp,
     retrain,
+    small_cnn,
     train,
 )
 
 __all__ = [
     "Band",
+    "Centre",
     "Ensemble",
     "Recipe",
     "Scenario",
@@ -107,19 +112,23 @@ __all__ = [
     "fine_tune",
     "fisher_diagonal",
     "gradient_ascent",
+    "input_gradient",
     "jit_unlearning",
     "linear_probe",
     "lira",
     "logits_of",
     "loss_free_ssd",
-    "memorisation",
+    "memorisation_scores",
     "memorised_forgetting",
+    "min_min_noise",
     "modified_entropy",
     "neg_grad_plus",
     "output_sensitivity",
     "pareto_front",
     "penultimate_features",
+    "pgd",
     "poison",
+    "project",
     "random_forgetting",
     "random_labels",
     "recalibrate_batch_norm",
@@ -129,6 +138,7 @@ __all__ = [
     "salun",
     "scrub",
     "selective_synaptic_dampening",
+    "small_cnn",
     "ssd",
     "stamp",
     "subclass_forgetting",

@@ -31,7 +31,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from labkit.checks import check_finite, check_floating
-from labkit.unlearning.checks import check_int64
+from labkit.unlearning.checks import check_logits
 
 # ------------------------------------------------------------------ scores from one model
 
@@ -310,33 +310,6 @@ def _labelled(scores_members: Tensor, scores_others: Tensor) -> tuple[np.ndarray
 
 
 # ------------------------------------------------------------------ checks
-
-
-def check_logits(name: str, logits: Tensor, targets: Tensor | None = None) -> None:
-    """Raise unless logits are finite (N, C), N >= 1 and C >= 2, and targets (N,) classes of them.
-
-    Raises
-    ------
-    TypeError
-        for logits that are not a floating point tensor, or targets that are not int64.
-    ValueError
-        for other shapes, NaN or infinity, or targets out of range.
-    """
-    check_floating(name, logits)
-    if logits.ndim != 2 or len(logits) < 1 or logits.shape[1] < 2:
-        raise ValueError(f"{name} must be (N, C) with N >= 1 and C >= 2, not {tuple(logits.shape)}")
-    check_finite(name, logits)
-    if targets is not None:
-        check_targets("targets", targets, len(logits), logits.shape[1])
-
-
-def check_targets(name: str, targets: Tensor, n: int, n_classes: int | None = None) -> None:
-    """Raise unless targets are (n,) int64 classes, from 0 to n_classes - 1 where that is known."""
-    check_int64(name, targets, n)
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or (n_classes is not None and high >= n_classes):
-        wanted = "at least 0" if n_classes is None else f"from 0 to {n_classes - 1}"
-        raise ValueError(f"{name} must be classes {wanted}, not {low} to {high}")
 
 
 def _check_scores(scores: Tensor, shadows: dict[str, Tensor]) -> None:

@@ -1,13 +1,14 @@
 """What every method of unlearning asks of its model and data, checked before any work."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from labkit.checks import check_device, check_finite
+from labkit.checks import check_device, check_finite, check_floating
 
 Examples = tuple[Tensor, Tensor]  # inputs (N, ...) and classes (N,) int64
 
@@ -24,10 +25,12 @@ def check_unlearning(model: nn.Module, forget: Examples, retain: Examples) -> No
     Raises
     ------
     TypeError
-        for data that are not tensors, inputs that are not floating, or targets that are not int64.
+        for data or logits that are not tensors, inputs of another type than the model, or targets
+        that are not int64.
     ValueError
         for an empty set, shapes, dtypes or devices that differ, NaN or infinity, targets without a
-        logit, an example in both sets, or a model with frozen or no parameters.
+        logit, logits that are not finite (N, C), an example in both sets, or a model with frozen or
+        no parameters.
     """
     check_trainable(model)
     parts = {"forget": forget, "retain": retain}
@@ -68,6 +71,11 @@ def check_examples(label: str, examples: Examples, model: nn.Module) -> None:
     _check_classes(label, examples, model)
 
 
+def _check_classes(label: str, examples: Examples, model: nn.Module) -> None:
+    inputs, targets = examples
+    check_targets(f"{label} targets", targets, len(inputs), count_classes(model, inputs))
+
+
 def _check_tensors(label: str, examples: Examples, parameter: Tensor) -> None:
     inputs, targets = examples
     for name, value in {"inputs": inputs, "targets": targets}.items():
@@ -85,6 +93,41 @@ def _check_tensors(label: str, examples: Examples, parameter: Tensor) -> None:
     check_finite(f"{label} inputs", inputs)
 
 
+def check_logits(
+    name: str, logits: Tensor, targets: Tensor | None = None, *, n: int | None = None
+) -> None:
+    """Raise unless logits are finite (N, C), C >= 2, and targets (N,) classes of them.
+
+    N is n where that is known, and at least 1 otherwise.
+
+    Raises
+    ------
+    TypeError
+        for logits that are not a floating point tensor, or targets that are not int64.
+    ValueError
+        for other shapes, NaN or infinity, or targets out of range.
+    """
+    check_floating(name, logits)
+    fits = logits.ndim == 2 and len(logits) >= 1 and logits.shape[1] >= 2
+    if not fits or n not in (None, len(logits)):
+        wanted = "N >= 1" if n is None else f"N = {n}"
+        raise ValueError(
+            f"{name} must be (N, C) with {wanted} and C >= 2, not {tuple(logits.shape)}"
+        )
+    check_finite(name, logits)
+    if targets is not None:
+        check_targets("targets", targets, len(logits), logits.shape[1])
+
+
+def check_targets(name: str, targets: Tensor, n: int, n_classes: int | None = None) -> None:
+    """Raise unless targets are (n,) int64 classes, from 0 to n_classes - 1 where that is known."""
+    check_int64(name, targets, n)
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or (n_classes is not None and high >= n_classes):
+        wanted = "at least 0" if n_classes is None else f"from 0 to {n_classes - 1}"
+        raise ValueError(f"{name} must be classes {wanted}, not {low} to {high}")
+
+
 def check_int64(name: str, targets: object, n: int) -> None:
     """Raise unless targets are an int64 tensor (n,), one for each input."""
     if not isinstance(targets, Tensor) or targets.dtype != torch.int64:
@@ -94,29 +137,25 @@ def check_int64(name: str, targets: object, n: int) -> None:
         raise ValueError(f"{name} must be (N,) = ({n},), not {tuple(targets.shape)}")
 
 
-def _check_classes(label: str, examples: Examples, model: nn.Module) -> None:
-    inputs, targets = examples
-    C = count_classes(model, inputs)
-    if targets.min() < 0 or targets.max() >= C:
-        raise ValueError(
-            f"{label} targets must be classes from 0 to {C - 1}, not {int(targets.min())} to "
-            f"{int(targets.max())}"
-        )
-
-
 @torch.no_grad()
 def count_classes(model: nn.Module, inputs: Tensor) -> int:
-    """C of the logits (B, C), found out with one example; the mode of every layer stays."""
+    """C of the logits (N, C), found out with one example; the mode of every layer stays."""
+    with evaluating(model):
+        logits = model(inputs[:1])
+    check_logits("logits of model", logits, n=1)
+    return logits.shape[1]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within, the model is in evaluation mode; then every layer is in its own mode again."""
     modes = {module: module.training for module in model.modules()}
+    model.eval()
     try:
-        logits = model.eval()(inputs[:1])
+        yield
     finally:
         for module, training in modes.items():
             module.training = training
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        shape = tuple(getattr(logits, "shape", ())) or type(logits).__name__
-        raise ValueError(f"model must return logits (B, C), not {shape}")
-    return logits.shape[1]
 
 
 def count_shared(forget: Examples, retain: Examples) -> int:

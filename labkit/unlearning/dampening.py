@@ -8,7 +8,7 @@ from math import inf, log1p
 import torch
 from torch import Generator, Tensor, nn
 
-from labkit.checks import check_count, check_device, check_floating, check_positive
+from labkit.checks import check_choice, check_count, check_device, check_floating, check_positive
 from labkit.kernels.dampen import dampen
 from labkit.unlearning.checks import Examples, check_apart, check_unlearning, union
 from labkit.unlearning.fisher import (
@@ -135,8 +135,7 @@ def ssd(
         alpha that cannot select anything, at or above `alpha_ceiling` with a Fisher of single
         samples.
     """
-    if fisher not in FISHERS:
-        raise ValueError(f"fisher must be one of {', '.join(FISHERS)}, not {fisher!r}")
+    check_choice("fisher", fisher, FISHERS)
     check_positive(alpha=alpha, lam=lam)
     check_unlearning(model, forget, retain)
     if fisher != "batch":
@@ -189,8 +188,7 @@ def adaptive_ssd(
     ValueError
         also where that percentile is 0 or infinite, and so no threshold.
     """
-    if fisher not in FISHERS:
-        raise ValueError(f"fisher must be one of {', '.join(FISHERS)}, not {fisher!r}")
+    check_choice("fisher", fisher, FISHERS)
     check_positive(lam=lam)
     check_unlearning(model, forget, retain)
     importance = partial(FISHERS[fisher], model, batch_size=batch_size)

@@ -16,8 +16,7 @@ mode included. Logits are (N, C), of N examples and C >= 2 classes; examples are
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +29,20 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from labkit.checks import check_count, check_finite, check_floating, check_positive
-from labkit.unlearning.attacks import check_logits, check_targets
-from labkit.unlearning.checks import Examples, check_examples
+from labkit.checks import (
+    check_count,
+    check_finite,
+    check_floating,
+    check_positive,
+    check_samples,
+)
+from labkit.unlearning.checks import (
+    Examples,
+    check_examples,
+    check_logits,
+    check_targets,
+    evaluating,
+)
 
 # ------------------------------------------------------------------ running a model
 
@@ -48,9 +58,9 @@ def logits_of(model: nn.Module, inputs: Tensor, *, batch_size: int = 1024) -> Te
         for no inputs, a batch size below 1, NaN or infinity among inputs or logits, or logits that
         are not (N, C).
     """
-    _check_inputs("inputs", inputs)
+    check_samples("inputs", inputs)
     check_count(batch_size=batch_size)
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         logits = torch.cat([model(x) for x in inputs.split(batch_size)])
     check_logits("logits of model", logits)
     return logits
@@ -77,7 +87,7 @@ def penultimate_features(
         for no inputs, NaN or infinity, a batch size below 1, a layer that is not in the model or
         is not called, or a model with no linear layer where none is named.
     """
-    _check_inputs("inputs", inputs)
+    check_samples("inputs", inputs)
     check_count(batch_size=batch_size)
     modules = list(model.modules())
     if layer is None:
@@ -90,7 +100,7 @@ def penultimate_features(
     seen: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     try:
-        with torch.no_grad(), _evaluating(model):
+        with torch.no_grad(), evaluating(model):
             for x in inputs.split(batch_size):
                 model(x)
     finally:
@@ -98,17 +108,6 @@ def penultimate_features(
     if not seen:
         raise ValueError(f"layer {layer} is not called by the model")
     return torch.cat(seen).flatten(1)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 # ------------------------------------------------------------------ predictions
@@ -474,7 +473,7 @@ def recalibrate_batch_norm(
         for fewer than two inputs, NaN or infinity, a batch size below 2, or a model that has no
         batch norm layer with running statistics.
     """
-    _check_inputs("inputs", inputs)
+    check_samples("inputs", inputs)
     size = len(inputs) if batch_size is None else batch_size
     if len(inputs) < 2 or size < 2:
         raise ValueError(
@@ -486,7 +485,7 @@ def recalibrate_batch_norm(
     if not layers:
         raise ValueError("model has no batch norm layer with running statistics to recalibrate")
     momenta = [layer.momentum for layer in layers]
-    with torch.no_grad(), _evaluating(new):
+    with torch.no_grad(), evaluating(new):
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # the plain mean over batches
@@ -499,13 +498,6 @@ def recalibrate_batch_norm(
 
 
 # ------------------------------------------------------------------ checks
-
-
-def _check_inputs(name: str, inputs: Tensor) -> None:
-    check_floating(name, inputs)
-    if inputs.ndim == 0 or len(inputs) == 0:
-        raise ValueError(f"{name} must be (N, ...) with N >= 1, not {tuple(inputs.shape)}")
-    check_finite(name, inputs)
 
 
 def _check_features(name: str, features: Tensor) -> None:

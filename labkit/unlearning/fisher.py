@@ -35,7 +35,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from labkit.checks import check_count, check_device, check_finite
-from labkit.unlearning.checks import check_apart, check_int64
+from labkit.unlearning.checks import check_apart, check_int64, check_logits, check_targets
 
 SCRATCH = 2**17  # elements of the gradients of single samples that are held at a time
 
@@ -107,7 +107,7 @@ def batch_fisher_diagonal(
     _check_data(trainable, inputs, targets, batch_size)
 
     def loss(logits: Tensor, batch: slice) -> Tensor:
-        _check_classes(targets, logits.shape[1])
+        check_targets("targets", targets, len(inputs), logits.shape[1])
         return F.cross_entropy(logits, targets[batch])
 
     return _mean_over_batches(model, trainable, inputs, batch_size, loss, torch.square)
@@ -269,7 +269,8 @@ def _ruled_layers(model: nn.Module, x: Tensor, targets: Tensor | None) -> dict[s
     """
     layers = {name: module for name, module in model.named_modules() if _has_rule(module)}
     logits, calls = _forward(model, layers, x)
-    _check_classes(targets, logits.shape[1])
+    if targets is not None:
+        check_targets("targets", targets, len(targets), logits.shape[1])
     if not calls:
         return {}
     probe = torch.zeros_like(logits)
@@ -500,21 +501,6 @@ def _check_data(
 
 
 def _check_logits(logits: object, x: Tensor) -> None:
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"model must return a torch.Tensor of logits, not {type(logits).__name__}")
-    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
-        raise ValueError(
-            f"model must return logits (B, K) with B = {len(x)} and K >= 2, "
-            f"not {tuple(logits.shape)}"
-        )
-    check_finite("logits of model", logits.detach())
+    check_logits("logits of model", logits, n=len(x))
     if not logits.requires_grad:
         raise RuntimeError("the logits of model depend on no trainable parameter")
-
-
-def _check_classes(targets: Tensor | None, K: int) -> None:
-    if targets is not None and not (targets.min() >= 0 and targets.max() < K):
-        raise ValueError(
-            f"targets must be classes from 0 to {K - 1}, not {int(targets.min())} to "
-            f"{int(targets.max())}"
-        )

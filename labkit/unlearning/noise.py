@@ -16,40 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from labkit.checks import check_count, check_positive
-from labkit.seeding import seeded
+from labkit.checks import check_broadcasts, check_count, check_positive
 from labkit.unlearning.checks import Examples, check_examples, check_trainable
+from labkit.unlearning.training import Centre, small_cnn
 
-
-class Centre(nn.Module):
-    """[0, 1] -> [-2, 2], which networks without batch norm learn from faster."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 4 * x - 2
-
-
-def small_cnn(
-    generator: Generator, channels: int, classes: int, *, width: int = 12, batch_norm: bool = True
-) -> nn.Module:
-    """Three convolutions, the first two of stride 2, of images (B, channels, H, W) in [0, 1].
-
-    H and W from 8 up; weights drawn with the generator.
-    """
-
-    def layer(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2)
-        return [conv, *([nn.BatchNorm2d(outputs)] if batch_norm else []), nn.ReLU()]
-
-    with seeded(generator):
-        return nn.Sequential(
-            Centre(),
-            *layer(channels, width, 5, 2),
-            *layer(width, 2 * width, 3, 2),
-            *layer(2 * width, 2 * width, 3, 1),
-            nn.AdaptiveMaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(8 * width, classes),
-        )
+__all__ = ["Centre", "input_gradient", "min_min_noise", "pgd", "project", "small_cnn"]
 
 
 def project(delta: Tensor, x: Tensor, eps: float) -> Tensor:
@@ -196,13 +167,6 @@ def _check_images(examples: Examples, mask: Tensor | None, class_wise: bool) -> 
         return
     if class_wise:
         raise ValueError("mask goes with one noise per image; class_wise must be False")
-    try:
-        fits = torch.broadcast_shapes(mask.shape, x.shape) == x.shape
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"mask must broadcast to the images {tuple(x.shape)}, not be {tuple(mask.shape)}"
-        )
+    check_broadcasts("mask", mask, "the images", x.shape)
     if not ((mask == 0) | (mask == 1)).all():
         raise ValueError("mask must hold 0 and 1 alone")

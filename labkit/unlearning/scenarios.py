@@ -115,7 +115,7 @@ def random_forgetting(
 
 
 def memorised_forgetting(train: Examples, test: Examples, scores: Tensor, n: int = 100) -> Scenario:
-    """Forget the n examples with the highest scores (N,), as `memorisation` returns them."""
+    """Forget the n examples with the highest scores (N,), as `memorisation_scores` returns them."""
     if scores.shape != train[1].shape:
         raise ValueError(
             f"scores must be (N,) = {tuple(train[1].shape)}, not {tuple(scores.shape)}"
@@ -125,7 +125,7 @@ def memorised_forgetting(train: Examples, test: Examples, scores: Tensor, n: int
     return Scenario(f"{n} memorised examples", train, **parts, test=test, affected=test)
 
 
-def memorisation(
+def memorisation_scores(
     train: Examples,
     build: Callable[[Generator], nn.Module],
     recipe: Recipe,

@@ -50,7 +50,12 @@ def test_photographs_by_name_keep_their_order():
 
 
 @pytest.mark.parametrize(
-    ("names", "message"), [(["camra"], "'camera'"), (["x"], "Known"), ("camera", "list")]
+    ("names", "message"),
+    [
+        (["camra"], "not 'camra'; did you mean 'camera'"),
+        (["x"], "a photograph must be one of astronaut, brick, .*, not 'x'$"),
+        ("camera", "list"),
+    ],
 )
 def test_unknown_photographs_are_named(names, message):
     with pytest.raises(ValueError, match=message):

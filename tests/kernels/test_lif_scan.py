@@ -278,7 +278,7 @@ X = torch.zeros(4, 2, 3)
         ({"x": torch.full((4, 2, 3), torch.nan)}, ValueError, "x must be finite"),
         ({"decay": 1.2}, ValueError, r"decay must lie in \[0, 1\]; it is 1.2"),
         ({"decay": torch.tensor([0.5, -0.25, 0.5])}, ValueError, "it is -0.25"),
-        ({"decay": torch.tensor([0.5, 0.5])}, ValueError, r"broadcast to x\[0\], \(2, 3\)"),
+        ({"decay": torch.tensor([0.5, 0.5])}, ValueError, r"broadcast to x\[0\] \(2, 3\)"),
         ({"decay": torch.tensor(0.5, dtype=torch.float64)}, TypeError, "decay must be float32"),
         ({"decay": torch.tensor(0.5, device="meta")}, ValueError, "decay must lie on cpu"),
         ({"decay": torch.tensor([torch.nan] * 3)}, ValueError, "decay must be finite"),

@@ -322,7 +322,7 @@ def test_the_reference_has_a_gradient(method):
         ({"lam": -1.0}, "lam"),
         ({"lam": float("nan")}, "lam"),
         ({"penalty": "l1"}, "soft, hard, half, cel0"),
-        ({"backend": "cuda"}, "reference, cpu, gpu or None"),
+        ({"backend": "cuda"}, "reference, cpu, gpu, None, not"),
         ({"x": torch.ones(2, 5, dtype=torch.float64)}, r"\(2, 5\)"),
         ({"x": torch.full((2, 24), torch.nan, dtype=torch.float64)}, "x must be finite"),
         ({"x": torch.ones(2, 24)}, "must be float32 as x is"),

@@ -390,7 +390,7 @@ def test_layers_that_mix_samples_or_are_random_are_refused(layer, message):
         ({"targets": torch.tensor([0, 1, 2, 0, -100])}, ValueError, "targets.*-100"),
         ({"targets": torch.zeros(5, dtype=torch.int64, device="meta")}, ValueError, "meta"),
         ({"batch_size": 0}, ValueError, "batch_size.*0"),
-        ({"model": nn.Linear(4, 1)}, ValueError, r"\(B, K\).*\(5, 1\)"),
+        ({"model": nn.Linear(4, 1)}, ValueError, r"\(N, C\).*\(5, 1\)"),
         ({"model": nn.Unflatten(1, (2, 2))}, ValueError, "parameter"),
         ({"model": nn.Sequential(nn.Linear(4, 4), nn.Unflatten(1, (2, 2)))}, ValueError, "5, 2, 2"),
         ({"model": Last(nn.RNN(4, 6)).recurrent}, TypeError, "logits.*tuple"),

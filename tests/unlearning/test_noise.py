@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from labkit.unlearning.noise import input_gradient, min_min_noise, pgd, project, small_cnn
+from labkit.unlearning import input_gradient, min_min_noise, pgd, project, small_cnn
 
 
 def draw(seed=0):

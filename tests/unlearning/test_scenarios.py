@@ -7,7 +7,7 @@ from labkit.data import digits_split
 from labkit.unlearning.scenarios import (
     class_forgetting,
     confusion,
-    memorisation,
+    memorisation_scores,
     memorised_forgetting,
     poison,
     random_forgetting,
@@ -96,7 +96,7 @@ def test_wrong_labels_are_memorised(split):
     x, y = (value[:300].clone() for value in split[0])
     y[:15] = (y[:15] + 1) % 10
     recipe = Recipe(epochs=25, batch_size=32, lr=4e-3)
-    scores = memorisation((x, y), digits_mlp, recipe, members=12, generator=draw())
+    scores = memorisation_scores((x, y), digits_mlp, recipe, members=12, generator=draw())
     assert scores.shape == (300,) and scores.abs().max() <= 1
     assert scores[:15].mean() > 0.6 and scores[15:].mean() < 0.2
 
@@ -166,7 +166,10 @@ def test_identified_hides_the_rest_in_the_retain_set(split):
         (lambda s: confusion(*s, (3, 3), generator=draw()), "3 twice"),
         (lambda s: confusion(*s, share=0.0, generator=draw()), "share.*0.0"),
         (lambda s: subclass_forgetting(*s, n_clusters=1, generator=draw()), "n_clusters.*1"),
-        (lambda s: memorisation(s[0], digits_mlp, Recipe(), share=1.0, generator=draw()), "share"),
+        (
+            lambda s: memorisation_scores(s[0], digits_mlp, Recipe(), share=1.0, generator=draw()),
+            "share",
+        ),
     ],
 )
 def test_bad_input(make, message, split):

@@ -263,3 +263,20 @@ def test_bad_models():
         train(nn.Flatten(), examples(20, g), Recipe(), generator=g)
     with pytest.raises(ValueError, match="at least one"):
         Ensemble([])
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "message"),
+    [
+        (nn.Linear(6, 1), ValueError, r"\(N, C\) with N = 1 and C >= 2, not \(1, 1\)"),
+        (nn.Unflatten(1, (2, 3)), ValueError, r"not \(1, 2, 3\)"),
+        (nn.Flatten(0), ValueError, r"not \(6,\)"),
+        (nn.LSTM(6, 3), TypeError, "torch.Tensor, not tuple"),
+    ],
+)
+def test_what_is_no_classifier_is_refused_and_keeps_its_modes(layer, error, message):
+    g = draw()
+    model = nn.Sequential(nn.Linear(6, 6), nn.Dropout().eval(), layer).double()
+    with pytest.raises(error, match=f"logits of model .*{message}"):
+        train(model, examples(20, g), Recipe(), generator=g)
+    assert model.training and not model[1].training

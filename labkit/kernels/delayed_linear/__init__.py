@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labkit.checks import check_finite, check_floating, check_like
+from labkit.checks import check_broadcasts, check_choice, check_finite, check_floating, check_like
 from labkit.kernels import dispatch
 from labkit.kernels.delayed_linear.reference import (
-    check_interpolation,
+    INTERPOLATIONS,
     delay_kernel,
     rounded,
     shift,
@@ -172,15 +172,11 @@ def _check_delay(
 
 
 def _check_width(width: Tensor | float, delay: Tensor, interpolation: str) -> None:
-    check_interpolation(interpolation)
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
     if isinstance(width, Tensor):
         check_floating("width", width)
         check_like("width", width, "delay", delay)
-        lengths = zip(width.shape[::-1], delay.shape[::-1], strict=False)
-        if width.ndim > delay.ndim or any(w not in (1, n) for w, n in lengths):
-            raise ValueError(
-                f"width must broadcast to delay {tuple(delay.shape)}, not {tuple(width.shape)}"
-            )
+        check_broadcasts("width", width, "delay", delay.shape)
         check_finite("width", width)
         least = float(width.detach().min()) if width.numel() else inf
     elif isinstance(width, bool) or not isinstance(width, int | float):

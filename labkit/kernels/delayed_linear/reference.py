@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from labkit.checks import check_choice
+
 INTERPOLATIONS = ("gaussian", "triangular")
 
 
@@ -41,17 +43,9 @@ def delay_kernel(
     delay and width (in steps) broadcast to weight. ``width=None`` rounds the delays; ``max_delay=
     None`` is the smallest that holds them all.
     """
-    check_interpolation(interpolation)
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
     last = smallest_max_delay(delay, width) if max_delay is None else max_delay
     return weight[..., None] * taps(delay, width, last + 1, interpolation)
-
-
-def check_interpolation(interpolation: str) -> None:
-    """Raise ValueError for a word that names no way to spread a delay."""
-    if interpolation not in INTERPOLATIONS:
-        raise ValueError(
-            f"interpolation must be one of {', '.join(INTERPOLATIONS)}, not {interpolation!r}"
-        )
 
 
 def smallest_max_delay(delay: Tensor, width: Tensor | float | None) -> int:

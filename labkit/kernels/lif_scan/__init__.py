@@ -6,7 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labkit.checks import check_finite, check_floating, check_like, check_positive
+from labkit.checks import (
+    check_broadcasts,
+    check_choice,
+    check_finite,
+    check_floating,
+    check_like,
+    check_positive,
+)
 from labkit.kernels.dispatch import choose
 from labkit.kernels.lif_scan import reference
 from labkit.kernels.lif_scan.reference import LEAKS, RESETS, SLOPES
@@ -143,13 +150,9 @@ def _tau(decay: float | Tensor) -> float | Tensor:
 
 
 def _check_names(reset: str, leak: str, surrogate: str, slope: float | None) -> None:
-    for name, value, known in (
-        ("reset", reset, RESETS),
-        ("leak", leak, LEAKS),
-        ("surrogate", surrogate, tuple(SLOPES)),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    check_choice("reset", reset, RESETS)
+    check_choice("leak", leak, LEAKS)
+    check_choice("surrogate", surrogate, SLOPES)
     if slope is not None:
         check_positive(slope=slope)
 
@@ -164,14 +167,6 @@ def _parameter(name: str, value: float | Tensor, x: Tensor, *, check: bool = Tru
     if not check:
         return value
     check_like(name, value, "x", x)
-    try:
-        fits = torch.broadcast_shapes(value.shape, x.shape[1:]) == x.shape[1:]
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"{name} must be a number or broadcast to x[0], {tuple(x.shape[1:])}; it is "
-            f"{tuple(value.shape)}"
-        )
+    check_broadcasts(name, value, "x[0]", x.shape[1:])
     check_finite(name, value)
     return value

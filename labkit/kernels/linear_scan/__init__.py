@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from labkit.checks import check_device, check_finite, check_floating
+from labkit.checks import check_broadcasts, check_device, check_finite, check_floating
 from labkit.kernels.dispatch import choose
 from labkit.kernels.linear_scan import reference
 
@@ -62,8 +62,10 @@ def linear_scan(
         a = _number(a, b)
     if h0 is None:
         h0 = b.new_zeros(b.shape[1:])
-    _check("a", a, b, b.shape)
-    _check("h0", h0, b, b.shape[1:])
+    _check("a", a, b)
+    check_broadcasts("a", a, "b", b.shape)
+    _check("h0", h0, b)
+    check_broadcasts("h0", h0, "b[0]", b.shape[1:])
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), h0.dtype)
     if a.ndim == b.ndim and a.shape[0] > 1 and a.stride(0) == 0:
         a = a[:1]  # expanded over time, and constant all the same
@@ -123,22 +125,13 @@ def _number(value: object, b: Tensor) -> Tensor:
     return torch.full((), value, dtype=dtype, device=b.device)
 
 
-def _check(name: str, value: Tensor, b: Tensor, shape: torch.Size) -> None:
+def _check(name: str, value: Tensor, b: Tensor) -> None:
     check_floating(name, value, among=DTYPES)
     if _precision(value) != _precision(b):
         raise TypeError(
             f"{name} must be of the precision of b, {b.dtype}, real or complex, not {value.dtype}"
         )
     check_device(name, value, "b", b)
-    try:
-        fits = torch.broadcast_shapes(value.shape, shape) == shape
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"{name} must broadcast to {tuple(shape)}, for b is {tuple(b.shape)}; "
-            f"it is {tuple(value.shape)}"
-        )
 
 
 def _precision(value: Tensor) -> torch.dtype:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from labkit.checks import check_finite, check_floating, check_like, check_positive
+from labkit.checks import check_choice, check_finite, check_floating, check_like, check_positive
 from labkit.kernels import dispatch
 from labkit.kernels.sparse_code.reference import METHODS, PENALTIES
 
@@ -111,10 +111,8 @@ def _check(
     max_iter: int,
     tol: float,
 ) -> None:
-    if penalty not in PENALTIES:
-        raise ValueError(f"penalty must be one of {', '.join(PENALTIES)}, not {penalty!r}")
-    if method is not None and method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)} or None, not {method!r}")
+    check_choice("penalty", penalty, PENALTIES)
+    check_choice("method", method, (*METHODS, None))
     check_positive(lam=lam)
     if max_iter < 0 or not tol >= 0:
         raise ValueError(f"max_iter and tol must not be negative: {max_iter}, {tol}")
