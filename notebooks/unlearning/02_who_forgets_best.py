@@ -317,7 +317,7 @@ def small(generator):
         return perceptron(128)
 
 
-scores = ul.memorisation(train, small, Recipe(8, 256, 8e-3), members=15, generator=draw)
+scores = ul.memorisation_scores(train, small, Recipe(8, 256, 8e-3), members=15, generator=draw)
 clean = fitted(max(len(classes), n_networks, n_attacked), moved(train))
 kinds = {
     "subclass": lambda *data: ul.subclass_forgetting(*data[:2], generator=data[2]),
