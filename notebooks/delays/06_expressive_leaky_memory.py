@@ -653,8 +653,8 @@ check(trace, trace_solution, lambda rng: (rng.poisson(0.3, 30).astype(float), 0.
 # Smaller than in the paper: steps of 5 ms instead of 1 ms, 200 synapses instead of 1278, some 16
 # minutes of training data, 180 steps of Adam, and gradients through 0.8 s at a time. The traces
 # are divided by their standard deviation, without which the first steps are spent on growing
-# weights. The $R^2$ of the ELM neuron was 0.90 at seeds 0 and 3, and 0.89 at seed 7. Claims were
-# tried at seeds 0 to 9.
+# weights. The $R^2$ of the ELM neuron was 0.86 to 0.90 at seeds 0 to 9, at which the claims were
+# tried.
 #
 # **Next.** Beniaguev, Segev and London (2021) for the deep network that one neuron needed before;
 # Larkum, Zhu and Sakmann (1999) for the coupling of tuft and soma; Poirazi, Brannon and Mel (2003)
