@@ -1,12 +1,15 @@
-"""One look for all figures: a light theme, and one set of colours.
+"""One look for all figures and tables: a light theme, and one set of colours.
 
 The colours are those of Okabe and Ito (2008), and a grey. In print several are equally dark, so a
 line gets a marker or dashes of its own as well.
 """
 
+from collections.abc import Iterable, Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
+from IPython.display import Markdown
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
@@ -37,3 +40,9 @@ def show_image(
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     axis.set_title(title, fontsize="medium")
+
+
+def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> Markdown:
+    """A table for the end of a cell; what stands in it may have links and equations."""
+    lines = [header, ["---"] * len(header), *rows]
+    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))

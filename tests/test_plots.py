@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from labkit.plots import show_image
+from labkit.plots import show_image, table
 
 
 def test_an_image_has_no_frame_and_a_fixed_range():
@@ -19,3 +19,12 @@ def test_an_image_has_no_frame_and_a_fixed_range():
         assert not any(spine.get_visible() for spine in axis.spines.values())
     assert axes[0].get_title() == "flat" and not axes[1].get_title()
     plt.close(fig)
+
+
+def test_a_table_is_one_of_markdown():
+    assert table(["n", "what"], [[1, "[a](b)"], [2, "$x$"]]).data.splitlines() == [
+        "| n | what |",
+        "| --- | --- |",
+        "| 1 | [a](b) |",
+        "| 2 | $x$ |",
+    ]
