@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from labkit.bench.measure import Case, Trial, agree, generator, moved
 from labkit.kernels import lif_scan
+from labkit.seeding import seeded
 
 TAU = 10.0  # steps; both conventions of a decay are exact for it
 
@@ -159,8 +160,7 @@ def _network(device: str) -> Trial:
                 spikes.append(s)
             return torch.stack(spikes)
 
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(generator("cpu")):
         net = Net().to(device)
     draw = generator(device)
     x = (torch.rand(T, B, sizes[0], generator=draw, device=device) < 0.05).float()

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from labkit.bench.measure import Case, Disagreement, Trial, agree, generator, moved
 from labkit.data import digits
 from labkit.kernels import dampen
+from labkit.seeding import seeded
 from labkit.unlearning import fisher_diagonal
 
 TRAINING, BATCH = 1437, 64  # digits
@@ -18,8 +19,7 @@ def _fisher(device: str) -> Trial:
     images, labels = digits()
     x = torch.as_tensor(images, dtype=torch.float32, device=device)[:TRAINING, None]
     y = torch.as_tensor(labels, device=device)[:TRAINING].long()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(generator("cpu")):
         net = nn.Sequential(
             nn.Conv2d(1, 16, 3, padding=1),
             nn.ReLU(),
