@@ -39,6 +39,7 @@ def measure() -> list[Finding]:
         _memory(),
         _optional("distributed", "sweeps, on this machine or a cluster", "labkit-notebooks[sweep]"),
         _optional("pandas", "the summaries of sweeps", "labkit-notebooks[sweep]"),
+        _optional("snntorch", "fuse and its benchmark", "labkit-notebooks[bench]"),
         _optional("triton", "fast kernels on a GPU (Linux with CUDA); not needed on a CPU"),
         _chromium(),
     ]

@@ -421,6 +421,7 @@ def test_doctor_finds_what_the_tests_run_with(labkit):
     for what in ("torch", "jupyterlab", "papermill", "jupytext in JupyterLab", "torch devices"):
         assert found[what]["ok"], found[what]
     assert re.fullmatch(r"\d+\.\d GiB|unknown.*", found["memory"]["found"])
+    assert {"distributed", "pandas", "snntorch", "triton", "chromium"} < found.keys()
     for finding in found.values():
         assert bool(finding["remedy"]) is not finding["ok"]
 

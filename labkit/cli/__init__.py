@@ -15,6 +15,7 @@ from labkit.cli import benchmarks, sweeps
 from labkit.cli.console import (
     Json,
     Preset,
+    Timeout,
     print_items,
     print_json,
     print_table,
@@ -127,9 +128,7 @@ def run_(
     ] = None,
     preset: Preset = None,
     out: Annotated[Path, typer.Option(help="Folder for the executed notebook.")] = Path("runs"),
-    timeout: Annotated[
-        int | None, typer.Option(min=1, help="Seconds that one cell may take.")
-    ] = None,
+    timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
     """Execute one notebook and print its claims.

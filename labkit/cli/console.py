@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Timeout = Annotated[int | None, typer.Option(min=1, help="Seconds that one cell may take.")]
 Preset = Annotated[
     str | None,
     typer.Option(

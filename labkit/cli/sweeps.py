@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from labkit import headless
-from labkit.cli.console import Preset, print_table, quoted, say, stop_signals
+from labkit.cli.console import Preset, Timeout, print_table, quoted, say, stop_signals
 from labkit.headless import Run, RunResult, cluster, grid, measured
 from labkit.headless.notebooks import require_checkout
 from labkit.headless.runs import stored
@@ -35,7 +35,6 @@ Scheduler = Annotated[
         metavar="tcp://HOST:PORT",
     ),
 ]
-Timeout = Annotated[int | None, typer.Option(min=1, help="Seconds that one cell may take.")]
 Retries = Annotated[int, typer.Option(min=0, help="Times that a run which errs is tried again.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the runs and stop.")]
 

@@ -24,6 +24,7 @@ Row = dict[str, Any]
 
 MOST = 100_000  # runs of one sweep: a slip such as seed=0:1000000000 must not fill the memory
 _RANGE = re.compile(r"(-?\d{1,99}):(-?\d{1,99})(?::(-?\d{1,99}))?")
+_OTHER_RANGE = re.compile(r"-?\d+ *(?:-|–|\.\.+) *-?\d+")
 _OPENING = {"'": "'", '"': '"', "[": "]", "(": ")", "{": "}"}
 
 
@@ -109,8 +110,19 @@ def _values(parameter: Parameter, text: str) -> Sequence[Any]:
     for item, quoted in _items(parameter, text):
         is_range = numeric and not quoted and ":" in item
         texts = map(str, _range(parameter, item)) if is_range else [item]
-        values += [parameters.read(parameter, each) for each in texts]
+        values += [_read(parameter, each) for each in texts]
     return values
+
+
+def _read(parameter: Parameter, text: str) -> Any:
+    """Read a text; where it is a range as others write it, the refusal says how to."""
+    try:
+        return parameters.read(parameter, text)
+    except UsageError:
+        if parameters.takes_numbers(parameter) and _OTHER_RANGE.fullmatch(text):
+            reason = "a range is 0:10, which stops before 10"
+            raise parameters.refusal(parameter, text, reason) from None
+        raise
 
 
 def _range(parameter: Parameter, item: str) -> range:

@@ -105,7 +105,17 @@ def from_text(known: Iterable[Parameter], pairs: Iterable[str]) -> dict[str, Any
     by_name = {parameter.name: parameter for parameter in known}
     form = f"-p NAME=VALUE; {_accepted(by_name)}"
     split = split_pairs(by_name, pairs, form=form, once="give it once")
-    return {parameter.name: read(parameter, text) for parameter, text in split}
+    return {parameter.name: _read_one(parameter, text) for parameter, text in split}
+
+
+def _read_one(parameter: Parameter, text: str) -> Any:
+    """Read a text; where it looks like what a sweep takes, the refusal says so."""
+    try:
+        return read(parameter, text)
+    except UsageError as error:
+        if takes_numbers(parameter) and ("," in text or ":" in text):
+            raise UsageError(f"{error}; several values: `labkit sweep`") from None
+        raise
 
 
 def split_pairs(

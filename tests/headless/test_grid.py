@@ -124,6 +124,8 @@ def test_no_options_are_one_run_with_the_defaults():
         ("n=0:1:1:1", "whole numbers"),
         ("n=1,x", "expected a whole number"),
         ("n='0:3'", "expected a whole number"),
+        ("n=0-9", "n=0-9 is refused: a range is 0:10"),
+        ("n=5,0..9", "n=0..9 is refused: a range is 0:10"),
         ("lam=1,nan", "not a finite number"),
         ("flag=true,1", "true or false"),
         ("rule=soft,half", "'soft', 'hard'"),

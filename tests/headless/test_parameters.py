@@ -96,6 +96,8 @@ def test_texts_become_plain_values_of_the_declared_type(pair, expected):
     [
         ("n=3.0", "whole number"),
         ("n=true", "whole number"),
+        ("n=0:3", "; several values: `labkit sweep`"),
+        ("lam=0.1,0.2", "; several values: `labkit sweep`"),
         ("n=", "whole number"),
         ("lam=nan", "not a finite number"),
         ("lam=-inf", "not a finite number"),
