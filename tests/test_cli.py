@@ -1,5 +1,6 @@
 """The command as a user types it: what it prints where, and its exit codes."""
 
+import inspect
 import json
 import os
 import re
@@ -457,6 +458,13 @@ def test_build_check_names_the_pair_that_differs(labkit, own_suite):
 def test_every_help_teaches_with_an_example(labkit, command):
     code, out, _ = labkit(command, "--help")
     assert code == 0 and f"Example: labkit {command}" in out
+
+
+def test_help_fits_a_terminal_of_80_columns():
+    # The lines of later paragraphs are printed as they are; a longer one is broken in its middle.
+    for command in cli.app.registered_commands:
+        later = inspect.getdoc(command.callback).splitlines()[2:]
+        assert [line for line in later if len(line) > 78] == [], command.name
 
 
 def test_alone_it_helps_and_it_knows_its_version(labkit):

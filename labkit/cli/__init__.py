@@ -249,7 +249,8 @@ def lab_(
 ) -> None:
     """Open JupyterLab at the start page or at one notebook.
 
-    A checkout is opened in place, an installed copy is copied to ./labkit-notebooks.
+    A checkout is opened in place, an installed copy is copied to
+    ./labkit-notebooks.
 
     Other options, such as --no-browser, --port and --ip, go to JupyterLab.
     """

@@ -26,9 +26,11 @@ def bench(
 ) -> None:
     """Time our kernels against installed peers: equality first, then medians of one run.
 
-    A ratio above 1 says how many times longer a peer takes. The floor is what no implementation can
-    avoid; each case says what it is. Exit code 1 if a kernel differs from its reference or a peer:
-    it is not timed then.
+    A ratio above 1 says how many times longer a peer takes. The floor is what
+    no implementation can avoid; each case says what it is.
+
+    Exit code 1 if a kernel differs from its reference or a peer: it is not
+    timed then.
     """
     counts = _counts(threads)
     # Threads that spin while they wait slow everything down as soon as a core is shared.

@@ -89,7 +89,9 @@ def sweep(
 
 
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Notebooks; all if none.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Topics or notebooks; all if none.")
+    ] = None,
     seeds: Annotated[
         str, typer.Option(help="Seeds, as `-p seed=` of a sweep takes them.", metavar="A:B")
     ] = "0:10",
@@ -118,7 +120,10 @@ def verify(
     if publish:
         require_checkout("times and pass rates")
     runs: list[Run] = []
-    notebooks = [headless.find(name) for name in dict.fromkeys(names or [])] or headless.find_all()
+    found = headless.find_all()
+    topics = {n.topic for n in found}.intersection(names or [])
+    named = [headless.find(name) for name in dict.fromkeys(names or []) if name not in topics]
+    notebooks = [n for n in found if n.topic in topics and n not in named] + named or found
     for name, number in Counter(notebook.name for notebook in notebooks).items():
         if number > 1:
             raise UsageError(f"{number} of the notebooks are called {name}; verify them one by one")
@@ -126,7 +131,7 @@ def verify(
         if any(parameter.name == "seed" for parameter in notebook.parameters):
             rows = grid.from_options(notebook.parameters, [f"seed={seeds}"])
             runs += headless.plan(notebook, rows, out / notebook.name)
-        elif names:
+        elif notebook in named:
             raise UsageError(f"{notebook.name} has no parameter named seed")
         else:
             say(f"{notebook.name} is passed over: it has no parameter named seed")

@@ -34,7 +34,7 @@ class RunResult:
     metrics: dict[str, float]
     missing: list[str]
     error: Failure | None
-    peak_memory_mb: float | None  # the kernel's largest resident memory
+    peak_memory_mb: float | None  # the kernel's largest resident memory, without its children's
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data; `error` is left out where there is none."""

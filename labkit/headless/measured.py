@@ -50,7 +50,8 @@ def publish(results: Mapping[Run, RunResult | None]) -> list[str]:
 
     A notebook of which a run is missing or did not come to its end keeps the row that it had, and
     so does one that was edited, or labkit with it, while it ran. Seconds are the median, memory is
-    the largest. Rows of notebooks that are gone are dropped.
+    the largest, of the notebook's own kernel alone, without processes that it starts. Rows of
+    notebooks that are gone are dropped.
     """
     made: dict[str, list[Run]] = {}
     for run in results:

@@ -378,6 +378,20 @@ def test_verify_refuses_a_named_notebook_without_a_seed(labkit, elsewhere):
     assert not list(elsewhere.iterdir())
 
 
+def test_verify_takes_a_topic_as_list_does(labkit, elsewhere, wide):
+    code, out, err = labkit("verify", "apples", "--seeds", "0:2", "--dry-run")
+    assert (code, err) == (0, "")
+    assert sorted(table(out)) == [
+        f"apples/{name} seed={seed}" for name in ("01_good", "02_poor") for seed in range(2)
+    ]
+    code, out, _ = labkit("verify", "apples", "apples/01_good", "--seeds", "0", "--dry-run")
+    assert code == 0 and "2 runs: " in out
+    code, out, err = labkit("verify", "pears", "--dry-run")
+    assert (code, out) == (2, "") and "none of the notebooks has a parameter named seed" in err
+    code, _, err = labkit("verify", "appels")
+    assert code == 2 and "unknown notebook 'appels'" in err
+
+
 def test_verify_publishes_into_no_wheel_and_says_so_before_it_runs(
     labkit, elsewhere, suite, monkeypatch
 ):
