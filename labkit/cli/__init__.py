@@ -310,8 +310,8 @@ def new_(
     print(f"{source}: edit it, then")
     print(f"  labkit build {name}   store it with outputs")
     print(f"  labkit verify {name} --seeds 0:10 --publish   hold its claims against ten seeds")
-    print("cite the paper in notebooks/references.bib, link the notebook in notebooks/index.py")
-    print('under "Where to begin", count the paper in the README, then')
+    print("cite the paper in notebooks/references.bib, count it in the README, if the notebook")
+    print('belongs on a path link it in notebooks/index.py under "Where to begin", then')
     print("  labkit build index   the start page shows what was measured")
     print(f"  ruff check . && ruff format . && pytest -k {source.stem}   then all of it")
 

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from labkit import training
-from labkit.checks import check_count, check_positive, check_samples
+from labkit.checks import check_choice, check_count, check_positive, check_samples
 from labkit.data import digits_split
 from labkit.diffusion.networks import MAX_LOGSNR, NULL, NetworkDenoiser, check_label
 from labkit.diffusion.predictions import Level, expand, target
@@ -221,8 +221,7 @@ def descend(
     check_positive(lr=lr)
     if not 0 <= ema < 1:
         raise ValueError(f"ema must be at least 0 and below 1, not {ema}")
-    if decay not in ("cosine", "constant"):
-        raise ValueError(f"decay must be 'cosine' or 'constant', not {decay!r}")
+    check_choice("decay", decay, ("cosine", "constant"))
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
     rate = partial(_rate, steps=steps, decay=decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)

@@ -1,4 +1,7 @@
-"""What an executed notebook says of itself: its claims, its metrics, the error that stopped it."""
+"""What an executed notebook says of itself: its claims, its metrics, the error that stopped it.
+
+And what the stored ones, taken together, say of the papers in the atlas.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -35,18 +35,7 @@ def by_hand(theta, F, f, alpha, lam):
 
 
 @pytest.fixture
-def poisoned(monkeypatch):
-    """Whatever is allocated and not written shows up as NaN, or as a huge count."""
-
-    def poison(allocate):
-        def allocated(*arguments, **keywords):
-            tensor = allocate(*arguments, **keywords)
-            return tensor.fill_(torch.nan if tensor.is_floating_point() else 10**9)
-
-        return allocated
-
-    monkeypatch.setattr(torch, "empty", poison(torch.empty))
-    monkeypatch.setattr(torch, "empty_like", poison(torch.empty_like))
+def poisoned(poisoned, monkeypatch):
     # For this one file: Numba, which may meet NumPy here for the first time, knows its own `empty`.
     seen = SimpleNamespace(empty=lambda *a, **k: np.full(*a, 10**9, **k), int64=np.int64)
     monkeypatch.setattr(import_module("labkit.kernels.dampen.cpu"), "np", seen)

@@ -47,20 +47,6 @@ def gradients(x, weight, delay, width, backend, seed=1, **options):
     return y, torch.autograd.grad(y, leaves, torch.randn(y.shape, generator=draw).to(y.dtype))
 
 
-@pytest.fixture
-def poisoned(monkeypatch):
-    """Memory that nothing has written holds NaN."""
-    fill = {name: getattr(torch, name) for name in ("empty", "empty_like")}
-    new_empty = torch.Tensor.new_empty
-
-    def nan(tensor):
-        return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
-
-    for name, make in fill.items():
-        monkeypatch.setattr(torch, name, lambda *a, make=make, **k: nan(make(*a, **k)))
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **k: nan(new_empty(*a, **k)))
-
-
 # ------------------------------------------------------------------ what the operation means
 
 

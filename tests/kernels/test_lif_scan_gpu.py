@@ -19,19 +19,7 @@ INPUTS = ("x", "decay", "threshold", "v")
 OUTPUTS = ("spikes", "voltages", "last")
 
 
-@pytest.fixture(autouse=True)
-def poison(monkeypatch):
-    """Memory that was never written shows as NaN."""
-
-    def poisoned(allocate):
-        def call(*arguments, **options):
-            made = allocate(*arguments, **options)
-            return made.fill_(torch.nan) if made.is_floating_point() else made
-
-        return call
-
-    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned(torch.Tensor.new_empty))
-    monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
+pytestmark = pytest.mark.usefixtures("poisoned")
 
 
 @pytest.fixture

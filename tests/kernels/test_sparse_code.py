@@ -225,18 +225,6 @@ def test_a_gradient_passes_through_the_reference():
         sparse_code(x, D, 0.3, backend="cpu")
 
 
-@pytest.fixture
-def poisoned(monkeypatch):
-    """New memory holds NaN, so that an output nobody writes shows."""
-    empty, empty_like = torch.empty, torch.empty_like
-
-    def fill(t):
-        return t.fill_(torch.nan) if t.is_floating_point() else t
-
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: fill(empty(*a, **k)))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: fill(empty_like(*a, **k)))
-
-
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_lca_is_the_circuit_and_rests_where_proximal_gradient_with_step_1_does(penalty):
     x, D = problem(B=6, n=9, K=14)
