@@ -76,15 +76,11 @@ from ipywidgets import Dropdown, Text, interact
 
 from labkit import atlas
 from labkit.headless import evidence, find_all, measured
+from labkit.plots import table
 
 found = find_all()
 rows = measured.read()
 papers = atlas.papers()
-
-
-def table(header, lines):
-    lines = [header, ["---"] * len(header), *lines]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
 
 
 def entry(notebook):

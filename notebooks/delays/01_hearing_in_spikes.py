@@ -18,8 +18,8 @@
 # ![A spoken word as a pressure wave, as motion of the basilar membrane, and as the spikes of 700
 # bushy cells](01_hearing_in_spikes.png)
 #
-# **Reading** 15 minutes. **Running** half a minute on two CPU cores, under 1.5 GB of memory; the
-# first time it also speaks and hears 350 words, which takes about as long again.
+# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1.5 GB of memory the
+# first time; from then on a quarter of it, for the 350 words that it speaks and hears are kept.
 #
 # The other notebooks of this topic are about *delays*, and delays need something to work on: data
 # in which time matters. The paper whose network you will meet next, `dcls-snn-delays`, Hammouamri,

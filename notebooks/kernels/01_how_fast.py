@@ -27,6 +27,9 @@
 # pass gets along without storing the forward pass, and when a cost can follow the spikes instead of
 # the synapses. The layer that runs through it is that of `dcls-snn-delays`, Hammouamri, Khalfaoui-
 # Hassani & Masquelier (2024): leaky neurons behind synapses with learned delays.
+#
+# You need to know what a matrix product is, and that the gradient of a recurrence goes back through
+# its steps. What there is to know of the machine is explained.
 
 # %% tags=["parameters"]
 seed: int = 0  # of all random draws
@@ -54,7 +57,6 @@ from statistics import median
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import Markdown
 from ipywidgets import IntSlider, interact
 
 from labkit import claim, metric
@@ -62,7 +64,7 @@ from labkit.bench import peak_memory
 from labkit.claims import summary
 from labkit.exercises import check
 from labkit.kernels import delayed_linear, hadamard_transform, lif_scan, linear_scan
-from labkit.plots import house_style
+from labkit.plots import BLUE, ORANGE, house_style, table
 
 PAPER = "dcls-snn-delays"
 torch.set_num_threads(threads)
@@ -79,11 +81,6 @@ def milliseconds(call, rounds=9, choose=median):
         call()
         taken.append(time.perf_counter() - started)
     return 1e3 * choose(taken)
-
-
-def table(header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
 
 
 # %% [markdown]
@@ -247,7 +244,7 @@ def draw_roofline(axes):
     below = (0, -18, "center")
     beside = {"LIF, training": (0, 8, "center"), "linear layer": below, "LIF, forward": below}
     for name, (where, speed) in points.items():
-        colour = "#b35900" if "PyTorch" in name else "#0969da"
+        colour = ORANGE if "PyTorch" in name else BLUE
         x_offset, y_offset, side = beside.get(name, (9, -4, "left"))
         axes.plot(where, speed / 1e9, "o", color=colour, ms=8)
         axes.annotate(
@@ -299,7 +296,7 @@ for count in sizes:
 
 def draw_overhead(neurons_per_step=512):
     _, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    for (name, times), colour in zip(per_step.items(), ("#0969da", "#b35900"), strict=True):
+    for (name, times), colour in zip(per_step.items(), (BLUE, ORANGE), strict=True):
         axes.loglog(sizes, [1e3 * ms for ms in times], "o-", color=colour, label=name)
         here = np.exp(np.interp(np.log(neurons_per_step), np.log(sizes), np.log(times)))
         axes.plot(neurons_per_step, 1e3 * here, "s", color=colour, ms=10)
@@ -390,11 +387,11 @@ for p in rates:
 
 figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
 percent = [100 * p for p in rates]
-axes.loglog(percent, dense_ms, "o-", color="#b35900", label="convolution")
-axes.loglog(percent, event_ms, "o-", color="#0969da", label="kernel: by events up to 6 %")
+axes.loglog(percent, dense_ms, "o-", color=ORANGE, label="convolution")
+axes.loglog(percent, event_ms, "o-", color=BLUE, label="kernel: by events up to 6 %")
 axes.set(xlabel="inputs that spike in a step, %", ylabel="milliseconds", xticks=percent)
 axes.set_xticks(percent, [f"{p:.3g}" for p in percent])
-axes.minorticks_off()
+axes.xaxis.minorticks_off()
 axes.legend(frameon=False)
 plt.show()
 
