@@ -18,7 +18,7 @@
 # diagonal trace; where units copy themselves, later events pile up on earlier
 # ones](05_travelling_waves.png)
 #
-# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1.5 GB of memory.
 #
 # **Paper** `wave-rnn`: T. A. Keller, L. Muller, T. Sejnowski and M. Welling, *Traveling Waves
 # Encode the Recent Past and Enhance Sequence Learning*, ICLR 2024,

@@ -18,7 +18,7 @@
 # ![The somatic voltage of a dendritic neuron on held-out input, as predicted by a linear filter
 # model and by an expressive leaky memory neuron](06_expressive_leaky_memory.png)
 #
-# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1.5 GB of memory.
+# **Reading** 15 minutes. **Running** under half a minute on two CPU cores, under 1.5 GB of memory.
 #
 # **Paper** `elm-neuron`: A. Spieler, N. Rahaman, G. Martius, B. Schölkopf and A. Levina, *The
 # Expressive Leaky Memory Neuron: an Efficient and Expressive Phenomenological Neuron Model Can

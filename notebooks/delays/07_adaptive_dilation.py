@@ -17,7 +17,7 @@
 # ![A picture of fine and coarse stripes, its classes as a fixed and an adaptive dilation see them,
 # and the dilation that was chosen at each pixel](07_adaptive_dilation.png)
 #
-# **Reading** 10 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 10 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `fadc-frequency-adaptive-dilation`: L. Chen, L. Gu, D. Zheng and Y. Fu,
 # *Frequency-adaptive dilated convolution for semantic segmentation*, CVPR 2024, pp. 3414–3425,

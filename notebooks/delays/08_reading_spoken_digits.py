@@ -29,7 +29,7 @@
 # ![Accuracy on voices that were never heard, for a network with learned delays and six
 # controls](08_reading_spoken_digits.png)
 #
-# **Reading** 10 minutes. **Running** about a minute on two CPU cores and under 1 GB of memory; the
+# **Reading** 10 minutes. **Running** under a minute on two CPU cores, under 1.5 GB of memory; the
 # first time, making the words takes a minute or two more.
 #
 # **Paper** `dcls-snn-delays`: I. Hammouamri, I. Khalfaoui-Hassani and T. Masquelier, *Learning

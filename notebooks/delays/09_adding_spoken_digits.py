@@ -18,8 +18,8 @@
 # ![Sums named right by expressive leaky memory neurons of three sizes and by an LSTM, and which
 # sums the largest neuron answers](09_adding_spoken_digits.png)
 #
-# **Reading** 10 minutes. **Running** about a minute on two CPU cores and under 1.5 GB of memory;
-# the first time, making the words takes a minute or two more.
+# **Reading** 10 minutes. **Running** under a minute on two CPU cores, under 1.5 GB of memory; the
+# first time, making the words takes a minute or two more.
 #
 # **Paper** `elm-neuron`: A. Spieler, N. Rahaman, G. Martius, B. Schölkopf and A. Levina, *The
 # Expressive Leaky Memory Neuron: an Efficient and Expressive Phenomenological Neuron Model Can

@@ -17,7 +17,7 @@
 # ![Paths from a normal distribution to two modes on a line; beside them, ten digits that emerge
 # from noise](01_from_noise_to_digits.png)
 #
-# **Reading** 20 minutes. **Running** about a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `iadb-deblending`: E. Heitz, L. Belcour and T. Chambon, *Iterative α-(de)blending: a
 # minimalist deterministic diffusion model*, SIGGRAPH 2023,

@@ -18,7 +18,7 @@
 # Diffusion's schedule are all grey, with the rescaled schedule dark and bright ones are
 # back](02_what_a_schedule_hides.png)
 #
-# **Reading** 20 minutes. **Running** about a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** under half a minute on two CPU cores, under 1.5 GB of memory.
 #
 # **Papers**
 #

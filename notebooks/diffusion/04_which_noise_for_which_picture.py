@@ -18,7 +18,7 @@
 # ![Paths from noise to a ring of eight clouds: with ordinary pairs they bend, with assigned noise
 # they are nearly straight, and three steps are enough](04_which_noise_for_which_picture.png)
 #
-# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `immiscible-diffusion`: Y. Li, H. Jiang, A. Kodaira, M. Tomizuka, K. Keutzer and C. Xu,
 # *Immiscible diffusion: accelerating diffusion training with noise assignment*, NeurIPS 2024,

@@ -17,7 +17,7 @@
 # ![Digits drawn with and without the noise level: flow matching, EDM and uEDM hardly change, DDIM
 # leaves noise behind](06_is_the_noise_level_needed.png)
 #
-# **Reading** 15 minutes. **Running** about half a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `noise-unconditional-denoising`: Q. Sun, Z. Jiang, H. Zhao and K. He, *Is noise
 # conditioning necessary for denoising generative models?*, ICML 2025,

@@ -19,7 +19,7 @@
 # started, with much noise it becomes one blob, with falling noise it finds both peaks of the
 # prior](07_chains_that_forget_their_start.png)
 #
-# **Reading** 20 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Papers** `diffusion-serial-reproduction`: R. Marjieh, I. Sucholutsky, T. A. Langlois, N. Jacoby
 # and T. L. Griffiths, *Analyzing diffusion as serial reproduction*, ICML 2023, PMLR

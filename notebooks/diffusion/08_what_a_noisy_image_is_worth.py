@@ -18,7 +18,7 @@
 # clean, noisy and mixed samples; the price of a clean sample in noisy
 # ones](08_what_a_noisy_image_is_worth.png)
 #
-# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `ambient-data-scaling`: G. Daras, Y. Cherapanamjeri and C. Daskalakis, *How much is a
 # noisy image worth? Data scaling laws for ambient diffusion*, ICLR 2025,

@@ -18,7 +18,7 @@
 # ![The learned estimate is a slope where the exact one is a step; samples of the learned model fill
 # the gaps between the modes; their estimates keep moving to the end](09_between_the_modes.png)
 #
-# **Reading** 15 minutes. **Running** about half a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `mode-interpolation-hallucination`: S. K. Aithal, P. Maini, Z. C. Lipton and J. Z.
 # Kolter, *Understanding hallucinations in diffusion models through mode interpolation*, NeurIPS

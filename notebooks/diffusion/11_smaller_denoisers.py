@@ -18,7 +18,7 @@
 # ![Digits from one start noise by the full network, by the same in fewer bits and by one with
 # shared weights; their sizes against their errors](11_smaller_denoisers.png)
 #
-# **Reading** 15 minutes. **Running** about half a minute on two CPU cores, under 1.5 GB of memory.
+# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1.5 GB of memory.
 #
 # **Papers** `ptq4dm`: Y. Shang, Z. Yuan, B. Xie, B. Wu and Y. Yan, *Post-training quantization on
 # diffusion models*, CVPR 2023, [arXiv:2211.15736](https://arxiv.org/abs/2211.15736).

@@ -17,7 +17,7 @@
 # ![The same measurement at several seeds and three settings, beside the one that was
 # published; and the pass rates with their intervals](01_sweeps.png)
 #
-# **Reading** 15 minutes. **Running** about a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 0.5 GB of memory.
 #
 # **You need** to know what a binomial distribution and a standard deviation are, and the extra that
 # sweeps run on: `pip install 'labkit-notebooks[sweep]'`.

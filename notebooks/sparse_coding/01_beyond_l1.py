@@ -18,7 +18,7 @@
 # ![A photograph the dictionaries have never seen, rebuilt with the same few active units per patch
 # by a soft-threshold code and by a CEL0 code](01_beyond_l1.png)
 #
-# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `beyond-l1-sparse-coding-v1`: I. Rentzeperis, L. Calatroni, L. U. Perrinet and
 # D. Prandi, *Beyond ℓ₁ sparse coding in V1*, PLoS Computational Biology 19(9), e1011459 (2023),

@@ -18,7 +18,7 @@
 # ![A photograph under a mosaic of cells, their spikes, and how alike pairs of cells are before and
 # after the retina](03_what_the_retina_takes_out.png)
 #
-# **Reading** 20 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** under half a minute on two CPU cores, under 1.5 GB of memory.
 #
 # **Paper** `retina-correlation-transform`: K. D. Simmons, J. S. Prentice, G. Tkačik, J. Homann,
 # H. K. Yee, S. E. Palmer, P. C. Nelson and V. Balasubramanian, *Transformation of stimulus

@@ -17,7 +17,7 @@
 #
 # ![Views of digits, their clouds of responses, and how many of them fit](04_room_for_manifolds.png)
 #
-# **Reading** 20 minutes. **Running** about half a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `mmcr-manifold-capacity`: T. Yerxa, Y. Kuang, E. Simoncelli and S. Chung, *Learning
 # efficient coding of natural images with maximum manifold capacity representations*, 2023,

@@ -18,7 +18,7 @@
 # ![A pattern that a dendrite has stored, the same pattern damaged, and another one; and how the
 # risk of a mistake falls with the number of cells](05_a_handful_of_synapses.png)
 #
-# **Reading** 15 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under 15 seconds on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `sdr-active-dendrites-theory`: S. Ahmad and J. Hawkins, *How do neurons operate on
 # sparse distributed representations? A mathematical theory of sparsity, neurons and active

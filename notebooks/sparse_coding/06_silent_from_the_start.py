@@ -18,7 +18,7 @@
 # ![Variance of the inputs to each layer of random networks, for units without a ceiling, with a
 # high one and with a low one](06_silent_from_the_start.png)
 #
-# **Reading** 15 minutes. **Running** about a minute on two CPU cores, about 1 GB of memory.
+# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1.5 GB of memory.
 #
 # **Paper** `sparse-activation-initialisation`: I. Price, N. Daultry Ball, S. C. H. Lam, A. C. Jones
 # and J. Tanner, *Deep neural network initialization with sparsity inducing activations*, ICLR 2024,

@@ -17,7 +17,7 @@
 # ![The bins of four groups while coefficients are found and peeled away, and how much energy is in
 # a bin with none, one, two and three of them](07_a_sparse_spectrum.png)
 #
-# **Reading** 15 minutes. **Running** a quarter of a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under 15 seconds on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `spright-sparse-wht`: X. Li, J. K. Bradley, S. Pawar and K. Ramchandran, *SPRIGHT: A
 # fast and robust framework for sparse Walsh-Hadamard transform*, 2015,

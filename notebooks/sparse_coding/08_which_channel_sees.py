@@ -18,7 +18,7 @@
 # ![A digit under noise of one octave, accuracies under growing noise, and the channels of two
 # observers whose filter is known and of a free network](08_which_channel_sees.png)
 #
-# **Reading** 20 minutes. **Running** about half a minute on two CPU cores, 1.1 GB of memory.
+# **Reading** 20 minutes. **Running** under a minute on two CPU cores, under 1.5 GB of memory.
 #
 # **Paper** `critical-band-masking`: A. Subramanian, E. Sizikova, N. J. Majaj and D. G. Pelli,
 # *Spatial-frequency channels, shape bias, and adversarial robustness*, NeurIPS 2023,

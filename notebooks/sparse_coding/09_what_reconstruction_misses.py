@@ -18,7 +18,7 @@
 # ![Patches of photographs with a faint texture, what the top and the bottom principal components
 # keep of them, and how well a classifier reads each](09_what_reconstruction_misses.png)
 #
-# **Reading** 20 minutes. **Running** about half a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `reconstruction-uninformative-features`: R. Balestriero and Y. LeCun, *How learning by
 # reconstruction produces uninformative features for perception*, ICML 2024,

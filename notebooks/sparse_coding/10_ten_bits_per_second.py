@@ -17,7 +17,7 @@
 # ![Rates of information on a logarithmic scale, from what people do, about ten bits per second, to
 # what an eye takes in, about a billion](10_ten_bits_per_second.png)
 #
-# **Reading** 15 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under 15 seconds on two CPU cores, under 0.5 GB of memory.
 #
 # **Paper** `ten-bits-per-second`: J. Zheng and M. Meister, *The unbearable slowness of being: Why
 # do we live at 10 bits/s?*, Neuron 113, 2025, [arXiv:2408.10234](https://arxiv.org/abs/2408.10234).

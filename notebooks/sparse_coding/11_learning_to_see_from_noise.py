@@ -17,7 +17,7 @@
 # ![Samples of twelve image processes, and how well an encoder that saw only these tells
 # photographs apart](11_learning_to_see_from_noise.png)
 #
-# **Reading** 20 minutes. **Running** about a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `learning-from-noise-processes`: M. Baradad, J. Wulff, T. Wang, P. Isola and A.
 # Torralba, *Learning to see by looking at noise*, NeurIPS 2021,

@@ -16,7 +16,7 @@
 #
 # ![What codes have in common against what pictures have in common](12_one_look_memory.png)
 #
-# **Reading** 20 minutes. **Running** a quarter of a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `sparsey-episodic-semantic`: R. Rinkus and J. Leveille, *Superposed episodic and
 # semantic memory via sparse distributed representation*, 2017,

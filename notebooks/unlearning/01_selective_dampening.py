@@ -18,7 +18,7 @@
 # accuracies on the forgotten and the other digits after dampening, after two controls, and after
 # retraining](01_selective_dampening.png)
 #
-# **Reading** 20 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `ssd-unlearning`: J. Foster, S. Schoepf and A. Brintrup, *Fast machine unlearning
 # without retraining through selective synaptic dampening*, AAAI 2024, pp. 12043–12051,

@@ -26,7 +26,7 @@
 # ![Tug-of-war scores of thirteen methods, of the original and of retrained networks, for eight
 # kinds of request](02_who_forgets_best.png)
 #
-# **Reading** 20 minutes. **Running** about a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
 #
 # **Papers.** `ssd-unlearning`: J. Foster, S. Schoepf and A. Brintrup, *Fast machine unlearning
 # without retraining through selective synaptic dampening*, AAAI 2024,

@@ -17,7 +17,7 @@
 # ![Accuracy on the affected and on the unaffected domain against the share of the manipulated
 # examples that is known, for a trigger and for confused classes](03_corrective_unlearning.png)
 #
-# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `corrective-unlearning`: S. Goel, A. Prabhu, P. Torr, P. Kumaraguru and A. Sanyal,
 # *Corrective machine unlearning*, Transactions on Machine Learning Research (2024),

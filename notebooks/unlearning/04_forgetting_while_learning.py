@@ -19,7 +19,7 @@
 # the start, hard ones come and go, wrongly labelled ones never turn
 # right](04_forgetting_while_learning.png)
 #
-# **Reading** 12 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 12 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `example-forgetting-events`: M. Toneva, A. Sordoni, R. Tachet des Combes, A. Trischler,
 # Y. Bengio and G. J. Gordon, *An empirical study of example forgetting during deep neural network

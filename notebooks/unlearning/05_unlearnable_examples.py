@@ -17,7 +17,7 @@
 # ![Patches of photographs, the noise of their class, and the protected patches; beside them the
 # accuracy of networks that learned from such patches](05_unlearnable_examples.png)
 #
-# **Reading** 15 minutes. **Running** about a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `unlearnable-examples`: H. Huang, X. Ma, S. M. Erfani, J. Bailey and Y. Wang,
 # *Unlearnable examples: making personal data unexploitable*, ICLR 2021,

@@ -18,7 +18,7 @@
 # pixels and over random ones, with the accuracy of a network that learned from
 # each](06_local_masks.png)
 #
-# **Reading** 10 minutes. **Running** about a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 10 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `salm-medical-unlearnable`: W. Sun, Y. Liu, Z. Yan, K. Xu and L. Sun, *Medical
 # unlearnable examples: securing medical data from unauthorized training via sparsity-aware local

@@ -17,7 +17,7 @@
 # ![Belief of the crowd as agents act one after the other: without privacy it grows ever more
 # slowly, with smooth randomised response it keeps growing](07_privacy_that_speeds_learning.png)
 #
-# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under 15 seconds on two CPU cores, under 0.5 GB of memory.
 #
 # **Paper** `dp-sequential-learning`: Y. Liu and M. A. Rahimian, *Differentially private sequential
 # learning*, FORC 2025, LIPIcs 329, 18:1–18:6,

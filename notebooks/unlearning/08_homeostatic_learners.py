@@ -17,7 +17,7 @@
 # ![Online accuracy of a homeostatic learner, of one with a constant learning rate and of one that
 # swallows things at random, and what becomes of their learning rates](08_homeostatic_learners.png)
 #
-# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Paper** `homeostatic-networks-concept-shift`: K. Man, A. Damasio and H. Neven, *Need is all you
 # need: homeostatic neural networks adapt to concept shift*, 2022,

@@ -19,7 +19,7 @@
 # fine-tuning chosen ones; and memorisation against quality of all
 # methods](09_which_weights_memorise.png)
 #
-# **Reading** 15 minutes. **Running** about a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 1.5 GB of memory.
 #
 # **Paper** `memcontrol-diffusion`: R. Dutt, O. Bohdal, P. Sanchez, S. A. Tsaftaris and
 # T. Hospedales, *MemControl: mitigating memorization in diffusion models via automated parameter
