@@ -20,7 +20,7 @@
 # **Reading** 15 minutes. **Running** under a minute on two CPU cores, under 0.5 GB of memory.
 #
 # **You need** to know what a binomial distribution and a standard deviation are, and the extra that
-# sweeps run on: `pip install 'labkit-notebooks[sweep]'`.
+# sweeps run on: `pip install "labkit-notebooks[sweep]"`.
 #
 # The other notebooks of this suite are about papers. This one is about a habit: to run a notebook
 # many times before believing it. We write a small notebook, sweep over its parameters with `labkit

@@ -18,7 +18,7 @@
 # ![A photograph, the response of a circuit of adaptive gains, and correlations and spectra of
 # both](02_turning_the_gain.png)
 #
-# **Reading** 20 minutes. **Running** under a minute on two CPU cores, under 1 GB of memory.
+# **Reading** 20 minutes. **Running** under half a minute on two CPU cores, under 1 GB of memory.
 #
 # **Papers**
 #
