@@ -17,7 +17,7 @@
 # ![Kernels of this suite below two lines measured on this machine: the speed of a copy and that of
 # a product of matrices](01_how_fast.png)
 #
-# **Reading** 15 minutes. **Running** under 15 seconds on two CPU cores, under 1 GB of memory.
+# **Reading** 15 minutes. **Running** under 15 seconds on two CPU cores, under 1.5 GB of memory.
 #
 # The notebooks of this suite lean on a few loops that are too hot for Python: spiking neurons over
 # time, synaptic delays, sparse codes, linear recurrences. Each is a *kernel* in `labkit.kernels`,
