@@ -290,9 +290,10 @@ def test_the_published_table_is_about_the_code_that_is_here():
 def test_the_stated_cost_is_not_below_the_published_one(name):
     text = " ".join(source_of(stored(name)["cells"][0]).split())
     assert (stated := COST.search(text)), f"no cost of this form: {COST.pattern}"
-    row = measured.read()[name]
-    assert float(row["seconds"]) <= SECONDS[stated[1]]
-    assert float(row["peak_memory_mb"]) <= 1000 * float(stated[2])
+    row = measured.read().get(name)
+    if row is not None:  # a new one has none yet, and is stale until then
+        assert float(row["seconds"]) <= SECONDS[stated[1]]
+        assert float(row["peak_memory_mb"]) <= 1000 * float(stated[2])
 
 
 def test_every_notebook_was_held_against_ten_seeds_and_its_claims_held():
