@@ -242,7 +242,8 @@ def draw_roofline(axes):
     axes.text(0.12, bandwidth * 0.12 / 1e9 * 1.5, "memory", rotation=33, color="0.3")
     axes.text(30, peak / 1e9 * 1.15, "arithmetic", color="0.3")
     below = (0, -18, "center")
-    beside = {"LIF, training": (-9, -4, "right"), "linear layer": below, "LIF, forward": below}
+    beside = {"linear layer": below, "LIF, forward": below}
+    beside |= {"LIF, training": (0, 9, "center"), "Hadamard transform": (9, -13, "left")}
     for name, (where, speed) in points.items():
         colour = ORANGE if "PyTorch" in name else BLUE
         x_offset, y_offset, side = beside.get(name, (9, -4, "left"))
