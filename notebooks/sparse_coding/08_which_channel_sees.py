@@ -562,7 +562,7 @@ towards_shape = strong_adv.shape_bias - bias_free
 claim(PAPER, "adversarial training: robustness gained", gained, at_least=20, unit="points")
 ratio = np.mean(list(widths.values()))
 claim(PAPER, "not found: widening, mean of both ratios", ratio, at_most=1.3)
-claim(PAPER, "faint: share of S above 8, after / before", above[1] / above[0], at_most=0.65)
+metric("faint: share of S above 8, after / before", above[1] / above[0])
 claim(PAPER, "not found: shape bias gained, strong textures", towards_shape, at_most=0.15)
 
 # %% [markdown]
@@ -570,9 +570,10 @@ claim(PAPER, "not found: shape bias gained, strong textures", towards_shape, at_
 # little narrower, with one a quarter wider where textures are strong. There it brings no shape
 # bias; where they are faint the clean network already has nearly all there is. In that world,
 # little of $S$ lies above 8 cycles per image even after clean training, and adversarial training
-# takes away a good part of that. What it does to a channel depends on what the pictures leave an
-# observer to retreat to. (A Gaussian with its centre at the edge of the bands may say the opposite
-# of the equivalent width; we trust neither for small differences.)
+# takes away a half or more of that at seeds 0 to 9. No claim is made of it: at seed 101, where it
+# was 0.6 % before, it was 1.3 % after. What such training does to a channel depends on what the
+# pictures leave an observer to retreat to. (A Gaussian with its centre at the edge of the bands may
+# say the opposite of the equivalent width; we trust neither for small differences.)
 #
 # ## 7. How much can a handful of networks say?
 #
