@@ -87,7 +87,7 @@ def entry(notebook):
     """Title, question, run time and papers of a notebook, beside its cover."""
     link = f"{notebook.name}.ipynb"
     cover = notebook.cover and f"[![{notebook.title}]({notebook.name}.png)]({link})"
-    seconds = f"{measured.seconds_of(notebook):.0f}"
+    seconds = f"{measured.seconds_of(notebook, rows):.0f}"
     about = "; ".join(papers[paper].title for paper in notebook.papers) or "about the suite"
     text = f"[**{notebook.title}**]({link})<br>{notebook.question}<br>*{seconds} s · {about}*"
     return cover or "", text.replace("|", "\\|")

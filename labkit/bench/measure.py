@@ -154,13 +154,13 @@ def peak_memory(call: Call) -> int:
 def most_held(changes: Iterable[tuple[int, int, int]]) -> int:
     """The most bytes at once, from times, addresses and sizes (negative where memory is freed)."""
     held: dict[int, int] = {}  # bytes of each address
-    most = 0
+    now = most = 0
     for _, address, size in sorted(changes, key=lambda change: change[0]):
+        now -= held.pop(address, 0)
         if size > 0:
             held[address] = size
-        else:
-            held.pop(address, None)
-        most = max(most, sum(held.values()))
+            now += size
+        most = max(most, now)
     return most
 
 

@@ -80,8 +80,9 @@ def list_(
     if as_json:
         print_json([notebook.summary() for notebook in chosen])
         return
+    rows = measured.read()
     for notebook in chosen:
-        seconds = measured.seconds_of(notebook)
+        seconds = measured.seconds_of(notebook, rows)
         print(notebook.name + ("" if seconds is None else f"  ({seconds:.0f} s)"))
         print_items([notebook.title])
         print_items(notebook.papers)

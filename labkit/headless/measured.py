@@ -37,9 +37,9 @@ def read() -> dict[str, dict[str, str]]:
         return {row["notebook"]: row for row in csv.DictReader(file)}
 
 
-def seconds_of(notebook: Notebook) -> float | None:
-    """What it takes with its defaults: as published, else as its author states; None if neither."""
-    published = read().get(notebook.name, {}).get("seconds")
+def seconds_of(notebook: Notebook, rows: Mapping[str, Mapping[str, str]]) -> float | None:
+    """What it takes with its defaults: by its row, else as its author states; None if neither."""
+    published = rows.get(notebook.name, {}).get("seconds")
     if published:
         return float(published)
     return None if notebook.minutes is None else 60 * notebook.minutes

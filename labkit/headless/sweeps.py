@@ -202,13 +202,13 @@ def estimate(results: Results) -> float | None:
 
     Each takes as long as finished runs of the same notebook did, else as one with its defaults.
     """
-    total = 0.0
+    total, rows = 0.0, measured.read()
     for mine in by_folder(results).values():
         todo = missing(mine)
         if not todo:
             continue
         seen = [result.seconds for result in mine.values() if result and _finished(result)]
-        one = median(seen) if seen else measured.seconds_of(todo[0].notebook)
+        one = median(seen) if seen else measured.seconds_of(todo[0].notebook, rows)
         if one is None:
             return None
         total += len(todo) * one
