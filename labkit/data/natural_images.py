@@ -20,8 +20,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from labkit.checks import check_choice
-
 PHOTOGRAPHS = (
     "astronaut",
     "brick",
@@ -56,6 +54,8 @@ def natural_images(names: Sequence[str] = PHOTOGRAPHS, *, colour: bool = False) 
     ValueError
         for a name that is not in `PHOTOGRAPHS`.
     """
+    from labkit.checks import check_choice  # loads torch, which labkit.data does without
+
     if isinstance(names, str):
         raise ValueError(f"names takes a list, e.g. [{names!r}]")
     for name in names:
